@@ -1,0 +1,139 @@
+"""What a source is: the one interface between an outside system and bronze."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Position = Mapping[str, Any]
+"""Where a source has been read to: JSON-serialisable, opaque to everyone but the source that made it."""
+
+
+class StreamOptions(BaseModel):
+    """What a user writes under `source:`; each source derives its own. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: str
+    connection: str | None = Field(default=None, description="Name of an entry of the Connections component.")
+
+
+class Snapshot(BaseModel):
+    """Read everything, every time; a key that is no longer there was deleted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["snapshot"] = "snapshot"
+
+
+class Incremental(BaseModel):
+    """Read what has changed since the last commit, by a cursor column."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["incremental"] = "incremental"
+    cursor: str = Field(description="Column that grows whenever a row is written, e.g. updated_at.")
+
+
+Capture = Snapshot | Incremental
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Half-open interval `[start, end)` of event time, as one partition of a pipeline covers it."""
+
+    column: str
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One table, query, folder or topic of a source, and how to read it."""
+
+    name: str
+    options: StreamOptions
+    capture: Capture | None = None
+    """None: the source's own way (a file source reads the files it has not read)."""
+    window: Window | None = None
+    """Read only this partition; the position is then neither used nor moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some records, in the order of the source.
+
+    `data` holds the records; beside their own columns they may carry `_op` (string), `_seq` (int64, grows with the
+    order of changes in the source) and `_origin` (string: the file, object or partition they came from).
+    `rows_read` is the source's own running count of records it produced, readable or not, this batch included: the
+    independent side of the row account, so a batch that gets lost on the way is noticed.
+    `position` is where to resume after this batch; None: it cannot be resumed here, only after a later batch.
+    """
+
+    data: pa.RecordBatch
+    rows_read: int
+    position: Position | None = None
+    unreadable: pa.RecordBatch | None = None
+    """Records that could not be parsed, in `unreadable_schema()`."""
+
+
+def unreadable_schema() -> pa.Schema:
+    """Columns of records that could not be parsed: `reason`, `raw` (bytes as they came), `origin`, `line` (1-based)."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [("reason", pa.string()), ("raw", pa.binary()), ("origin", pa.string()), ("line", pa.int64())]
+    )
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a source can do, as data; the conformance suite reads it, and the docs print it."""
+
+    captures: frozenset[str] = frozenset({"snapshot"})
+    resumes: bool = False
+    """Batches in the middle of a read carry a position."""
+    windows: bool = False
+    """Can restrict a read to a `Window`."""
+    gaps: Mapping[str, str] = field(default_factory=dict)
+    """Conformance case -> reason why this source cannot pass it (a strict expected failure)."""
+
+
+class Source(dg.ConfigurableResource, ABC):
+    """A system that is read. Holds settings only; connections open inside `read` and are closed when it ends.
+
+    A subclass lives in `etl_resources/sources/<type>.py`, which binds it to the module name `SOURCE`.
+    """
+
+    options_type: ClassVar[type[StreamOptions]]
+    capabilities: ClassVar[Capabilities]
+
+    @abstractmethod
+    def read_schema(self, stream: Stream) -> pa.Schema:
+        """Return the Arrow schema of the stream as the source has it now, without provenance columns."""
+
+    @abstractmethod
+    def read(self, stream: Stream, since: Position | None, *, batch_rows: int = 131_072) -> Iterator[Batch]:
+        """Yield what has come since `since` (None: everything), in batches of about `batch_rows` rows.
+
+        The last batch always carries a position. Nothing new: no batch at all.
+
+        Raises:
+            UnavailableError, CredentialsRejectedError, NotFoundError: as their names say.
+        """
+
+    def latest(self, stream: Stream) -> Position | None:  # noqa: ARG002 - the default knows nothing
+        """Return the newest position, cheaply, for sensors and plans; None: this source cannot tell."""
+        return None
+
+    def acknowledge(self, stream: Stream, position: Position) -> None:  # noqa: B027 - most sources need not be told
+        """Tell the source that everything up to `position` is safely committed in the lake."""

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Install the Debian packages whose servers the tests start. Nothing is started here, and no service is left enabled.
+set -euo pipefail
+if compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null; then
+    exit 0
+fi
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then
+    echo "PostgreSQL's initdb is missing: install the server package of PostgreSQL 13 or later, or run this as root on Debian" >&2
+    exit 1
+fi
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod +x "$policy"
+    trap 'rm -f "$policy"' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends postgresql > /dev/null
