@@ -1,0 +1,111 @@
+"""Parquet files that are written beside a Delta table and belong to it only once a commit names them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from etl_resources.delta.statistics import file_statistics
+from etl_resources.delta.storage import FileStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from deltalake.transaction import AddAction
+
+TARGET_FILE_BYTES = 128 * 2**20
+ROW_GROUP_ROWS = 262_144
+
+
+class Staging:
+    """Writes record batches into Parquet files of about 128 MiB; memory is bounded by one row group.
+
+    As a context manager it deletes what it wrote if the block raises. After a kill, the files are orphans that
+    `LakeTable.vacuum` removes; no reader ever sees them.
+    """
+
+    def __init__(self, uri: str, storage_options: Mapping[str, str], schema: pa.Schema, statistics: Collection[str]):
+        self.schema = schema
+        self.rows = 0
+        self._store = FileStore(uri, storage_options)
+        self._statistics = frozenset(statistics)
+        self._adds: list[AddAction] = []
+        self._path = ""
+        self._sink: Any = None
+        self._writer: pq.ParquetWriter | None = None
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is not None:
+            self.discard()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append one batch; its schema must equal the staging's."""
+        if batch.num_rows == 0:
+            return
+        self.rows += batch.num_rows
+        self._pending.append(batch)
+        self._pending_rows += batch.num_rows
+        if self._pending_rows >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if not self._pending:
+            return
+        writer = self._writer or self._open()
+        writer.write_table(pa.Table.from_batches(self._pending, self.schema), row_group_size=2 * ROW_GROUP_ROWS)
+        self._pending, self._pending_rows = [], 0
+        if self._sink.tell() >= TARGET_FILE_BYTES:
+            self._close_file()
+
+    def _open(self) -> pq.ParquetWriter:
+        import pyarrow.parquet as pq
+
+        self._path = f"part-{uuid.uuid4()}.zstd.parquet"
+        self._sink = self._store.open(self._path)
+        self._writer = pq.ParquetWriter(
+            self._sink, self.schema, compression="zstd", compression_level=1, write_statistics=True, store_schema=False
+        )
+        return self._writer
+
+    def _close_file(self) -> None:
+        from deltalake.transaction import AddAction
+
+        if self._writer is None:
+            return
+        self._writer.close()
+        size = self._sink.tell()
+        self._sink.close()
+        metadata = self._writer.writer.metadata
+        stats = file_statistics(metadata, self._statistics)
+        self._adds.append(AddAction(self._path, size, {}, int(time.time() * 1000), True, stats))
+        self._writer = self._sink = None
+
+    def finish(self) -> list[AddAction]:
+        """Flush everything to storage and return the add actions that a commit needs."""
+        self._flush()
+        self._close_file()
+        return self._adds
+
+    def paths(self) -> list[str]:
+        """Return the locations of the finished files."""
+        return [self._store.location(add.path) for add in self._adds]
+
+    def discard(self) -> None:
+        """Delete every file written so far."""
+        if self._writer is not None:
+            self._writer.close()
+            self._sink.close()
+            self._store.delete(self._path)
+            self._writer = self._sink = None
+        for add in self._adds:
+            self._store.delete(add.path)
+        self._adds, self._pending, self._pending_rows = [], [], 0
