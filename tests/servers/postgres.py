@@ -1,0 +1,177 @@
+"""A private PostgreSQL server on a free port of the loopback interface, gone when the test session ends."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+SUPERUSER = "postgres"
+
+
+def binaries() -> Path:
+    """Return the newest folder that holds PostgreSQL's server programs."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
+    if not found:
+        raise RuntimeError("no PostgreSQL server under /usr/lib/postgresql: run tests/servers/install.sh")
+    return found[-1]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class PostgresServer:
+    """A running server: `port`, databases to be made by `database()`, roles by `role()`."""
+
+    def __init__(self, directory: Path, *, settings: dict[str, str] | None = None) -> None:
+        self.directory, self.port = directory, free_port()
+        self.data = directory / "data"
+        self.settings = {
+            "listen_addresses": "127.0.0.1", "unix_socket_directories": str(directory), "wal_level": "logical",
+            "max_replication_slots": "10", "max_wal_senders": "10", "max_prepared_transactions": "10", "fsync": "off",
+            "shared_buffers": "128MB", "max_wal_size": "4GB", "log_line_prefix": "%m [%p] ", **(settings or {}),
+        }  # fmt: skip
+        self.process: subprocess.Popen[bytes] | None = None
+        self._databases = 0
+
+    def run(self, program: str, *args: str) -> None:
+        """Run one of PostgreSQL's programs to its end as the user of the server."""
+        done = subprocess.run(
+            [binaries() / program, *args], capture_output=True, text=True, check=False, **self._demoted()
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}\n{done.stderr}")
+
+    def initialise(self) -> None:
+        """Make the data directory. Local connections are trusted, except for the role `limited`, which needs a
+        password."""
+        own = self._demoted()
+        if "user" in own:
+            os.chown(self.directory, own["user"], own["group"])
+        self.run("initdb", "-D", str(self.data), "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N")
+        hba = self.data / "pg_hba.conf"
+        hba.write_text("host all limited 127.0.0.1/32 scram-sha-256\n" + hba.read_text())
+
+    def start(self) -> None:
+        """Start and wait until connections are taken."""
+        options = [word for name, value in self.settings.items() for word in ("-c", f"{name}={value}")]
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [binaries() / "postgres", "-D", self.data, "-p", str(self.port), *options],
+                stdout=log, stderr=log, **self._demoted(),
+            )  # fmt: skip
+        deadline = time.monotonic() + 30
+        while not self._answers():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise RuntimeError(f"PostgreSQL did not start:\n{(self.directory / 'log').read_text()[-3000:]}")
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.dsn(), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop the server: SIGINT cuts connections and shuts down cleanly, SIGQUIT is a crash."""
+        if self.process is None:
+            return
+        self.process.send_signal(how)
+        self.process.wait(timeout=30)
+        self.process = None
+
+    def dsn(self, database: str = "postgres") -> str:
+        return f"host=127.0.0.1 port={self.port} user={SUPERUSER} dbname={database} sslmode=disable"
+
+    def connect(self, database: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
+        """Return a connection of the superuser that commits every statement."""
+        return psycopg.connect(self.dsn(database), autocommit=True, **options)
+
+    def database(self) -> str:
+        """Make a database of its own and return its name."""
+        self._databases += 1
+        name = f"test_{self._databases}"
+        with self.connect() as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return name
+
+    @staticmethod
+    def _demoted() -> dict[str, Any]:
+        """PostgreSQL refuses root: run it as another user then."""
+        if os.geteuid() != 0:
+            return {"cwd": "/"}
+        for name in ("postgres", "nobody"):
+            with suppress(KeyError):
+                user = pwd.getpwnam(name)
+                return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
+        raise RuntimeError("running as root, and there is neither a user postgres nor nobody")
+
+
+@contextmanager
+def running_postgres(settings: dict[str, str] | None = None) -> Iterator[PostgresServer]:
+    """Give a fresh server and remove it afterwards. Takes about 0.8 s."""
+    # Not under pytest's own temporary folder: that one is closed to other users.
+    directory = Path(tempfile.mkdtemp(prefix="etl-postgres-"))
+    server = PostgresServer(directory, settings=settings)
+    try:
+        server.initialise()
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def cut_after(port: int, bytes_to_client: int) -> Iterator[int]:
+    """Give the port of a wire to `port` that is torn once so many bytes have come back through it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    sockets: list[socket.socket] = [listener]
+    left = [bytes_to_client]
+
+    def copy(source: socket.socket, sink: socket.socket, *, counted: bool) -> None:
+        with suppress(OSError):
+            while chunk := source.recv(16_384):
+                if counted:
+                    left[0] -= len(chunk)
+                    if left[0] < 0:
+                        break
+                sink.sendall(chunk)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(("127.0.0.1", port))
+                sockets.extend((client, server))
+                for source, sink, counted in ((client, server, False), (server, client, True)):
+                    threading.Thread(target=copy, args=(source, sink), kwargs={"counted": counted}, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        for each in sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
