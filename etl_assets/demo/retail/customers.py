@@ -34,9 +34,9 @@ COLUMNS = (
 )  # fmt: skip
 
 KINDS = {
-    "id blank": (0.002, "rejected:customer_id.required"),
-    "id not usable": (0.001, "rejected:customer_id.format"),
-    "segment not declared": (0.004, "rejected:segment.known"),
+    "id blank": (0.002, "rejected:required.customer_id"),
+    "id not usable": (0.001, "rejected:customer_id_format"),
+    "segment not declared": (0.004, "rejected:segment_known"),
     "date impossible": (0.002, "rejected:type.registered_on"),
     "test record": (0.004, "filtered:not_a_test"),
     "line too long": (0.001, UNREADABLE),

@@ -45,10 +45,10 @@ def _warnings(people: customers.Customers, goods: products.Products) -> dict[str
     kept = people.records.kept
     return {
         "customers": {
-            "email.format": int((people.invalid_emails & kept).sum()),
-            "phone.e164": int((people.not_e164 & kept).sum()),
+            "email_format": int((people.invalid_emails & kept).sum()),
+            "phone_e164": int((people.not_e164 & kept).sum()),
         },
-        "products": {"stock_quantity.not_negative": int(((goods.stock < 0) & goods.records.kept).sum())},
+        "products": {"stock_not_negative": int(((goods.stock < 0) & goods.records.kept).sum())},
     }
 
 

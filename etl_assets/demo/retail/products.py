@@ -17,9 +17,9 @@ from etl_assets.demo.retail.columns import Ints, Text, choose, clock, deal, join
 from etl_assets.demo.retail.records import BAD_VERSION, VERSION, Records, lay_out
 
 KINDS = {
-    "id blank": (0.003, "rejected:product_id.required"),
-    "price negative": (0.007, "rejected:price.positive"),
-    "price missing": (0.002, "rejected:price.required"),
+    "id blank": (0.003, "rejected:required.product_id"),
+    "price negative": (0.007, "rejected:price_positive"),
+    "price missing": (0.002, "rejected:required.price"),
 }
 BUDGET_BELOW, PREMIUM_FROM = 5_000, 20_000  # cents
 TIERS = ("Budget", "Mid-Range", "Premium")
@@ -51,7 +51,7 @@ class Products:
 
 def make(rng: np.random.Generator, rows: int) -> Products:
     """Make `rows` product records."""
-    records = lay_out(rng, rows, KINDS, bad_version="rejected:price.positive", versions=0.02)
+    records = lay_out(rng, rows, KINDS, bad_version="rejected:price_positive", versions=0.02)
     things, thing = records.things, records.thing
     newer = records.are(VERSION, BAD_VERSION)
     number = thing + 1

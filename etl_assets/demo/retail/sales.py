@@ -36,14 +36,14 @@ COLUMNS = (
 )  # fmt: skip
 
 KINDS = {
-    "customer blank": (0.006, "rejected:customer_id.required"),
-    "customer unknown": (0.006, "rejected:customer_id.known"),
-    "product blank": (0.006, "rejected:product_id.required"),
-    "product unknown": (0.006, "rejected:product_id.known"),
-    "quantity zero": (0.003, "rejected:quantity.sign"),
-    "quantity negative": (0.005, "rejected:quantity.sign"),
+    "customer blank": (0.006, "rejected:required.customer_id"),
+    "customer unknown": (0.006, "rejected:foreign_key.customer_id"),
+    "product blank": (0.006, "rejected:required.product_id"),
+    "product unknown": (0.006, "rejected:foreign_key.product_id"),
+    "quantity zero": (0.003, "rejected:quantity_sign"),
+    "quantity negative": (0.005, "rejected:quantity_sign"),
     "quantity no number": (0.002, "rejected:type.quantity"),
-    "total wrong": (0.008, "rejected:total_amount.agrees"),
+    "total wrong": (0.008, "rejected:total_agrees"),
     "date unreadable": (0.002, "rejected:type.sold_at"),
     "test record": (0.004, "filtered:not_a_test"),
     "line too long": (0.001, UNREADABLE),
@@ -124,7 +124,7 @@ def make(rng: np.random.Generator, rows: int, shop: Shop) -> Iterator[Chunk]:
     chunks = -(-rows // _CHUNK)
     transactions = 0
     for size in np.diff(np.linspace(0, rows, chunks + 1).astype(np.int64)):
-        records = lay_out(rng, int(size), KINDS, bad_version="rejected:total_amount.agrees")
+        records = lay_out(rng, int(size), KINDS, bad_version="rejected:total_agrees")
         yield _chunk(rng, records, transactions, shop)
         transactions += records.things
 
