@@ -57,7 +57,7 @@ TYPE_CASES = (
     TypeCase(
         "timestamp",
         pa.timestamp("us"),
-        (datetime(2024, 2, 29, 23, 59, 59, 999999), datetime(1900, 1, 1), datetime(2024, 10, 27, 2, 30), None),  # noqa: DTZ001
+        (datetime(2024, 2, 29, 23, 59, 59, 999999), datetime(1900, 1, 1), datetime(2024, 10, 27, 2, 30), None),
     ),
     TypeCase(
         "timestamp_with_zone",

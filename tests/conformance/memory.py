@@ -1,7 +1,7 @@
 """Read a stream to its end in a process of its own and say how much memory that took.
 
-`python memory.py < description.json` prints `{"rows": …, "rows_read": …, "growth_mb": …}`: the growth of the peak resident
-memory from before the first batch to after the last.
+`python memory.py < description.json` prints `{"rows": …, "rows_read": …, "growth_mb": …}`: by how much the peak
+resident memory grew from before the first batch to after the last.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _load(dumped: dict[str, Any]) -> Any:
 
 
 def _peak_mb() -> float:
-    line = next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM"))
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 

@@ -1,0 +1,223 @@
+"""Where a CSV record begins and ends, found without parsing it: the independent side of the count of rows.
+
+Quotes follow RFC 4180: a field is quoted when it starts with a quote; a quote inside an unquoted field is text. A line
+that breaks these rules is set aside by itself, and reading goes on with the next line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from etl_resources.files.chunks import Unreadable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Positions = NDArray[np.int64]
+
+NEWLINE = 10
+RETURN = 13
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a CSV file is written; every mark is one ASCII character. No `escape`: a quote is doubled."""
+
+    delimiter: str = ","
+    quote: str | None = '"'
+    escape: str | None = None
+    blank_lines_count: bool = False
+    """A blank line is a record: true of a file of one column only."""
+
+    @cached_property
+    def record(self) -> re.Pattern[bytes]:
+        """Matches one whole record and the end of its line."""
+        return re.compile(rb"%s(?:%s%s)*+\r?(?:\n|\Z)" % (self._field, self._delimiter, self._field), re.DOTALL)
+
+    @cached_property
+    def open_record(self) -> re.Pattern[bytes]:
+        """Matches a record that ends inside a quoted field, or right behind one."""
+        if not self.quote:
+            return re.compile(rb"(?!)")
+        return re.compile(
+            rb"(?:%s%s)*+%s%s(?:%s\r?)?\Z"
+            % (self._field, self._delimiter, self._quote, self._quoted_text, self._quote),
+            re.DOTALL,
+        )
+
+    @property
+    def _delimiter(self) -> bytes:
+        return re.escape(self.delimiter.encode())
+
+    @property
+    def _quote(self) -> bytes:
+        return re.escape((self.quote or "").encode())
+
+    @property
+    def _quoted_text(self) -> bytes:
+        if self.escape:
+            return rb"(?:[^%s%s]++|%s.)*+" % (
+                self._quote,
+                re.escape(self.escape.encode()),
+                re.escape(self.escape.encode()),
+            )
+        return rb"(?:[^%s]++|%s%s)*+" % (self._quote, self._quote, self._quote)
+
+    @property
+    def _field(self) -> bytes:
+        bare = rb"[^%s\n]*+" % self._delimiter
+        if self.escape:
+            escape = re.escape(self.escape.encode())
+            bare = rb"(?:[^%s\n%s]++|%s.)*+" % (self._delimiter, escape, escape)
+        if not self.quote:
+            return bare
+        q = self._quote
+        return rb"(?:%s%s%s(?=%s|\r?\n|\r?\Z)|(?!%s)%s)" % (q, self._quoted_text, q, self._delimiter, q, bare)
+
+
+@dataclass(slots=True)
+class Block:
+    """Whole, well quoted records in one piece; `line` is the number of the first."""
+
+    data: bytes
+    line: int
+    records: int
+
+
+Piece = Block | Unreadable
+
+
+def record_pieces(
+    blocks: Iterable[bytes], dialect: Dialect, *, first_line: int, max_record_bytes: int
+) -> Iterator[Piece]:
+    """Yield a stream of bytes as whole records and unreadable lines, in order."""
+    carry, line, skipping = b"", first_line, False
+    for block in blocks:
+        data = carry + block
+        if skipping:
+            newline = data.find(b"\n") + 1
+            data, skipping, line = (data[newline:] if newline else b""), not newline, line + bool(newline)
+        taken = 0
+        for piece, size in cut(data, dialect, line=line, final=False, max_record_bytes=max_record_bytes):
+            taken, line = taken + size, line + data.count(b"\n", taken, taken + size)
+            skipping = isinstance(piece, Unreadable) and data[taken - 1] != NEWLINE
+            yield piece
+        carry = data[taken:]
+    for piece, _ in cut(carry, dialect, line=line, final=True, max_record_bytes=max_record_bytes):
+        yield piece
+
+
+def cut(data: bytes, dialect: Dialect, *, line: int, final: bool, max_record_bytes: int) -> Iterator[tuple[Piece, int]]:
+    """Yield the pieces of `data` with the number of bytes that each covers; what is left over is not complete yet."""
+    ends, doubtful = record_ends(data, dialect)
+    taken = 0
+    if len(ends):
+        taken = int(ends[-1]) + 1
+        yield Block(data[:taken], line, count_records(data[:taken], ends, dialect)), taken
+    if doubtful or final or len(data) - taken > max_record_bytes:
+        line += data.count(b"\n", 0, taken)
+        yield from _walk(data, taken, dialect, line=line, final=final, max_record_bytes=max_record_bytes)
+
+
+def record_ends(data: bytes, dialect: Dialect) -> tuple[Positions, bool]:
+    """Return the positions of the line ends that end a record, up to the first that is in doubt; and whether one is."""
+    import numpy as np
+
+    octets = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(octets == NEWLINE)
+    if dialect.escape:
+        ends = ends[~_escaped(octets, ends, ord(dialect.escape))]
+    if not dialect.quote or dialect.quote.encode() not in data:
+        return ends, False
+    quotes = np.flatnonzero(octets == ord(dialect.quote))
+    if dialect.escape:
+        quotes = quotes[~_escaped(octets, quotes, ord(dialect.escape))]
+    in_doubt = _first_misplaced(octets, quotes, dialect)
+    if in_doubt is not None:
+        ends = ends[: np.searchsorted(ends, in_doubt)]
+    return ends[np.searchsorted(quotes, ends) % 2 == 0], in_doubt is not None
+
+
+def count_records(data: bytes, ends: Positions, dialect: Dialect) -> int:
+    """Return how many records there are between the ends; blank lines are none, unless the file has one column."""
+    return len(ends) if dialect.blank_lines_count else int((~_blank(data, ends)).sum())
+
+
+def _blank(data: bytes, ends: Positions) -> NDArray[np.bool_]:
+    import numpy as np
+
+    octets = np.frombuffer(data, np.uint8)
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+    length = ends - starts
+    blank: NDArray[np.bool_] = (length == 0) | ((length == 1) & (octets[starts] == RETURN))
+    return blank
+
+
+def _escaped(octets: NDArray[np.uint8], at: Positions, escape: int) -> NDArray[np.bool_]:
+    """Tell which positions stand behind an odd number of escape characters."""
+    import numpy as np
+
+    run = np.zeros(len(at), np.int64)
+    open_ = np.ones(len(at), bool)
+    while open_.any():
+        before = at - run - 1
+        open_ &= before >= 0
+        open_[open_] = octets[before[open_]] == escape
+        run[open_] += 1
+    odd: NDArray[np.bool_] = run % 2 == 1
+    return odd
+
+
+def _first_misplaced(octets: NDArray[np.uint8], quotes: Positions, dialect: Dialect) -> int | None:
+    """Return the first quote that neither opens a field at its start, nor closes one at its end, nor is doubled."""
+    import numpy as np
+
+    mark = ord(dialect.delimiter)
+    before, after = octets[quotes - 1], octets[np.minimum(quotes + 1, len(octets) - 1)]
+    doubled = np.zeros(len(quotes) + 1, bool)
+    if not dialect.escape:
+        doubled[1:-1] = quotes[1:] == quotes[:-1] + 1
+    opens = (before == mark) | (before == NEWLINE) | (quotes == 0) | doubled[:-1]
+    closes = (after == mark) | (after == NEWLINE) | (after == RETURN) | (quotes == len(octets) - 1) | doubled[1:]
+    fine = np.where(np.arange(len(quotes)) % 2 == 0, opens, closes)
+    wrong = np.flatnonzero(~fine)
+    return int(quotes[wrong[0]]) if len(wrong) else None
+
+
+def _walk(
+    data: bytes, start: int, dialect: Dialect, *, line: int, final: bool, max_record_bytes: int
+) -> Iterator[tuple[Piece, int]]:
+    """Go record by record where quotes are in doubt. Exact and slow, and only for the rest of one block."""
+    good = at = start
+    records = 0
+    while at < len(data):
+        found = dialect.record.match(data, at)
+        if found and (final or data[found.end() - 1] == NEWLINE) and found.end() - at <= max_record_bytes:
+            blank = not found.group().strip(b"\r\n")
+            records, at = records + (not blank or dialect.blank_lines_count), found.end()
+            continue
+        if not final and len(data) - at <= max_record_bytes and (found or dialect.open_record.match(data, at)):
+            break
+        newline = data.find(b"\n", at)
+        if newline < 0 and not final and len(data) - at <= max_record_bytes:
+            break
+        if at > good:
+            yield Block(data[good:at], line, records), at - good
+            line += data.count(b"\n", good, at)
+        stop = newline + 1 if newline >= 0 else len(data)
+        yield Unreadable(_reason(stop - at, max_record_bytes), data[at:stop].rstrip(b"\r\n"), line), stop - at
+        line += newline >= 0
+        good, at, records = stop, stop, 0
+    if at > good:
+        yield Block(data[good:at], line, records), at - good
+
+
+def _reason(size: int, max_record_bytes: int) -> str:
+    if size > max_record_bytes:
+        return f"record too long: more than {max_record_bytes:,} bytes"
+    return "bad quote: a quoted field is not closed, or text follows its closing quote"
