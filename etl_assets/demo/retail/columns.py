@@ -80,8 +80,8 @@ def money(cents: Ints, *, known: Flags | None = None, digits: int = 12) -> pa.Ar
 
 
 def moments(seconds: Ints) -> pa.Array:
-    """Seconds since 1970 as timestamps in microseconds, in UTC."""
-    return pa.array(seconds * 1_000_000).cast(pa.timestamp("us", "UTC"))
+    """Seconds since 1970 as timestamps in microseconds, without a zone."""
+    return pa.array(seconds * 1_000_000).cast(pa.timestamp("us"))
 
 
 def days(numbers: Ints, *, known: Flags | None = None) -> pa.Array:

@@ -34,10 +34,10 @@ COLUMNS = (
 )  # fmt: skip
 
 KINDS = {
-    "id blank": (0.002, "rejected:required.customer_id"),
-    "id not usable": (0.001, "rejected:customer_id_format"),
-    "segment not declared": (0.004, "rejected:segment_known"),
-    "date impossible": (0.002, "rejected:type.registered_on"),
+    "id blank": (0.002, "rejected:key.customer_id"),
+    "id not usable": (0.001, "rejected:pattern.customer_id"),
+    "segment not declared": (0.004, "rejected:allowed.segment"),
+    "date impossible": (0.002, "rejected:date.registered_on"),
     "test record": (0.004, "filtered:not_a_test"),
     "line too long": (0.001, UNREADABLE),
     "line too short": (0.001, UNREADABLE),
@@ -66,7 +66,7 @@ class Customers:
 
 def make(rng: np.random.Generator, rows: int) -> Customers:
     """Make `rows` customer records."""
-    records = lay_out(rng, rows, KINDS, bad_version="rejected:type.registered_on")
+    records = lay_out(rng, rows, KINDS, bad_version="rejected:date.registered_on")
     number = records.thing + 1
     newer = records.are(VERSION, BAD_VERSION)
     first = _names(rng, records, words.FIRST_NAMES)

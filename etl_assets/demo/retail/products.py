@@ -17,13 +17,14 @@ from etl_assets.demo.retail.columns import Ints, Text, choose, clock, deal, join
 from etl_assets.demo.retail.records import BAD_VERSION, VERSION, Records, lay_out
 
 KINDS = {
-    "id blank": (0.003, "rejected:required.product_id"),
-    "price negative": (0.007, "rejected:price_positive"),
+    "id blank": (0.003, "rejected:key.product_id"),
+    "price negative": (0.007, "rejected:range.price"),
     "price missing": (0.002, "rejected:required.price"),
 }
 BUDGET_BELOW, PREMIUM_FROM = 5_000, 20_000  # cents
 TIERS = ("Budget", "Mid-Range", "Premium")
 
+_AUTHOR, _MATERIAL = "A. Writer", "Wool"
 _FIRST_UPDATE = 1_735_689_600  # 2025-01-01
 
 
@@ -51,7 +52,7 @@ class Products:
 
 def make(rng: np.random.Generator, rows: int) -> Products:
     """Make `rows` product records."""
-    records = lay_out(rng, rows, KINDS, bad_version="rejected:price_positive", versions=0.02)
+    records = lay_out(rng, rows, KINDS, bad_version="rejected:range.price", versions=0.02)
     things, thing = records.things, records.thing
     newer = records.are(VERSION, BAD_VERSION)
     number = thing + 1
@@ -77,6 +78,9 @@ def make(rng: np.random.Generator, rows: int) -> Products:
             "product_name": name,
             "category": pick([*words.CATEGORIES, words.NO_CATEGORY], category),
             "brand": pc.if_else(pc.equal(brand, ""), pa.scalar(None, pa.string()), brand),
+            "author": _only(words.CATEGORIES.index("Books"), kind_of_thing, joined(_AUTHOR)),
+            "model": _only(words.CATEGORIES.index("Electronics"), kind_of_thing, joined("X", padded(number % 9, 1))),
+            "material": _only(words.CATEGORIES.index("Apparel"), kind_of_thing, joined(_MATERIAL)),
             "price": money(price),
             "price_tier": pick(TIERS, np.digitize(price, [BUDGET_BELOW, PREMIUM_FROM])),
             "cost": money(cost, known=cost >= 0),
@@ -124,6 +128,10 @@ def _brands(rng: np.random.Generator, records: Records, kind_of_thing: Ints) -> 
     return choose(style, {"missing": pa.nulls(len(brand), pa.string()), "blank": joined("")}, brand)
 
 
+def _only(kind: int, kind_of_thing: Ints, value: Text) -> Text:
+    return pc.if_else(pa.array(kind_of_thing == kind), value, pa.scalar(None, pa.string()))
+
+
 def _document(raw: dict[str, Any]) -> dict[str, Any]:
     number, defect = raw["number"], raw["defect"]
     specifications: dict[str, Any] = {} if raw["brand"] is None else {"brand": raw["brand"]}
@@ -145,9 +153,9 @@ def _document(raw: dict[str, Any]) -> dict[str, Any]:
 def _specifications(kind: int, number: int) -> dict[str, Any]:
     match words.CATEGORIES[kind]:
         case "Apparel":
-            return {"sizes_available": ["S", "M", "L"][: number % 3 + 1], "material": "Wool", "season": "Winter"}
+            return {"sizes_available": ["S", "M", "L"][: number % 3 + 1], "material": _MATERIAL, "season": "Winter"}
         case "Books":
-            return {"author": "A. Writer", "publisher": "Field Press", "isbn": f"978-0{number:09d}", "pages": 96}
+            return {"author": _AUTHOR, "publisher": "Field Press", "isbn": f"978-0{number:09d}", "pages": 96}
         case "Electronics":
             return {"model": f"X{number % 9}", "warranty_months": 12, "features": ["Wireless", "Bluetooth"]}
         case _:

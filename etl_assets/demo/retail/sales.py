@@ -42,9 +42,9 @@ KINDS = {
     "product unknown": (0.006, "rejected:foreign_key.product_id"),
     "quantity zero": (0.003, "rejected:quantity_sign"),
     "quantity negative": (0.005, "rejected:quantity_sign"),
-    "quantity no number": (0.002, "rejected:type.quantity"),
+    "quantity no number": (0.002, "rejected:cast.quantity"),
     "total wrong": (0.008, "rejected:total_agrees"),
-    "date unreadable": (0.002, "rejected:type.sold_at"),
+    "date unreadable": (0.002, "rejected:date.sold_at"),
     "test record": (0.004, "filtered:not_a_test"),
     "line too long": (0.001, UNREADABLE),
     "line too short": (0.001, UNREADABLE),
@@ -59,7 +59,7 @@ SILVER = pa.schema(
         ("customer_id", pa.string()),
         ("product_id", pa.string()),
         ("sales_rep_id", pa.string()),
-        ("sold_at", pa.timestamp("us", "UTC")),
+        ("sold_at", pa.timestamp("us")),
         ("quantity", pa.int64()),
         ("unit_price", pa.decimal128(12, 2)),
         ("discount_amount", pa.decimal128(12, 2)),
@@ -67,7 +67,7 @@ SILVER = pa.schema(
         ("line_total", pa.decimal128(12, 2)),
         ("status", pa.string()),
         ("payment_method", pa.string()),
-        ("updated_at", pa.timestamp("us", "UTC")),
+        ("updated_at", pa.timestamp("us")),
     ]
 )
 

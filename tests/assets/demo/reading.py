@@ -83,13 +83,13 @@ def _customer(line: int, fields: list[str], header: list[str]) -> Found:
     elif row["email"].endswith("@test.invalid"):
         fate = "filtered:not_a_test"
     elif not key:
-        fate = "rejected:required.customer_id"
+        fate = "rejected:key.customer_id"
     elif not re.fullmatch(r"C[0-9]{6}", key):
-        fate = "rejected:customer_id_format"
+        fate = "rejected:pattern.customer_id"
     elif row["segment"].lower() not in SEGMENTS:
-        fate = "rejected:segment_known"
+        fate = "rejected:allowed.segment"
     elif parse_date(row["registration_date"], CUSTOMER_DATES) is None:
-        fate = "rejected:type.registered_on"
+        fate = "rejected:date.registered_on"
     else:
         fate = "kept"
     return Found(line, key, fate, updated)
@@ -104,11 +104,11 @@ def products(path: Path) -> list[Found]:
 def _product(document: dict[str, Any]) -> Found:
     key, price = canonical(document["product_id"], "P"), document["specifications"].get("price")
     if not key:
-        fate = "rejected:required.product_id"
+        fate = "rejected:key.product_id"
     elif price is None:
         fate = "rejected:required.price"
     elif price <= 0:
-        fate = "rejected:price_positive"
+        fate = "rejected:range.price"
     else:
         fate = "kept"
     return Found(None, key, fate, document["metadata"]["updated_at"])
@@ -137,9 +137,9 @@ def _sale(
     elif product not in known_products:
         fate = "rejected:foreign_key.product_id"
     elif parse_date(row["transaction_date"], SALE_DATES) is None:
-        fate = "rejected:type.sold_at"
+        fate = "rejected:date.sold_at"
     elif not re.fullmatch(r"-?[0-9]+", row["quantity"]):
-        fate = "rejected:type.quantity"
+        fate = "rejected:cast.quantity"
     else:
         fate = _sale_by_its_numbers(row)
     return Found(line, row["transaction_id"], fate, row["updated_at"])

@@ -20,7 +20,7 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
 
 
 def differences(truth: Truth, table: str, lost: str = "") -> tuple[int, int]:
-    """Return how many rows the SQL has that the truth has not, and the other way round; `lost` is a sale to leave out."""
+    """Return how many rows only the SQL has, and how many only the truth has; `lost` is a sale to leave out."""
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'; CREATE SCHEMA silver")
         for stream in ("customers", "products", "sales"):
