@@ -1,0 +1,132 @@
+"""How to reach a PostgreSQL server: settings and connections, shared by the source, the target and the change log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from etl_resources.exceptions import ConfigurationError
+from etl_resources.resilience import Policy
+from etl_resources.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import psycopg
+
+    from etl_resources.postgres_session import Session
+
+
+class PostgresConnection(dg.ConfigurableResource):
+    """Where a server is and how to log in. Nothing connects before it is used."""
+
+    host: str = Field(description="Host name or address.")
+    port: int = 5432
+    database: str
+    user: str
+    password: Secret | None = Field(default=None, description="{env: NAME}; left out where the server asks for none.")
+    sslmode: str = Field(
+        default="verify-full",
+        # libpq's `allow` and `prefer` are left out: they go on in clear text without a word.
+        pattern="^(verify-full|verify-ca|require|disable)$",
+        description="verify-full, verify-ca, require or disable; disable only for a server on the same machine.",
+    )
+    sslrootcert: str | None = Field(
+        default=None,
+        description="File with the certificate authority's certificate, or `system`; libpq's default else.",
+    )
+    statement_timeout: float = Field(default=0.0, ge=0, description="Seconds one statement may take; 0: any time.")
+    resilience: Policy = Policy()
+
+    @property
+    def address(self) -> str:
+        """Where this points to, for messages."""
+        return f"PostgreSQL database {self.database} at {self.host}:{self.port} as {self.user}"
+
+    def _conninfo(self) -> str:
+        from psycopg.conninfo import make_conninfo
+
+        settings: dict[str, Any] = {
+            "host": self.host, "port": self.port, "dbname": self.database, "user": self.user,
+            "password": self.password.reveal() if self.password else None, "sslmode": self.sslmode,
+            "sslrootcert": self.sslrootcert, "connect_timeout": max(2, round(self.resilience.timeout)),
+            "application_name": "etl", "client_encoding": "UTF8",
+            # A far end that vanished without a word is noticed within two minutes instead of two hours.
+            "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 5, "tcp_user_timeout": 120_000,
+        }  # fmt: skip
+        return make_conninfo(**{name: value for name, value in settings.items() if value is not None})
+
+    @contextmanager
+    def client(self) -> Iterator[psycopg.Connection[Any]]:
+        """Give a connection for catalogue queries with parameters; every statement commits by itself.
+
+        Raises:
+            UnavailableError, CredentialsRejectedError, NotFoundError, ConfigurationError, EngineError
+        """
+        import psycopg
+
+        from etl_resources.postgres_errors import translated
+
+        def connect() -> psycopg.Connection[Any]:
+            with translated(self.address):
+                return psycopg.connect(self._conninfo(), autocommit=True)
+
+        with translated(self.address), self.resilience.call(connect) as connection:
+            yield connection
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Give a session that moves Arrow record batches; transactions are begun and ended by statements.
+
+        Raises:
+            UnavailableError, CredentialsRejectedError, NotFoundError, ConfigurationError
+        """
+        from adbc_driver_postgresql import dbapi
+
+        from etl_resources.postgres_errors import translated
+        from etl_resources.postgres_session import Session
+
+        def connect() -> dbapi.Connection:
+            with translated(self.address):
+                return dbapi.connect(self._conninfo(), autocommit=True)
+
+        session = Session(self.resilience.call(connect), self.address)
+        try:
+            if self.statement_timeout:
+                session.execute(f"SET statement_timeout = {round(self.statement_timeout * 1000)}")
+            yield session
+        finally:
+            session.close()
+
+
+def split_name(name: str) -> tuple[str | None, str]:
+    """Return schema and table of `schema.table` or `table`.
+
+    The parts are taken as they stand, upper and lower case included; a part that contains a dot is put in double
+    quotes, as in SQL.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    import re
+
+    part = r'"(?:[^"]|"")+"|[^".]+'
+    if not (match := re.fullmatch(rf"(?:({part})\.)?({part})", name)):
+        raise ConfigurationError(f"{name!r} names no table", fix="write `table` or `schema.table`")
+    schema, table = match.groups()
+    return (_unquoted(schema) if schema else None), _unquoted(table)
+
+
+def _unquoted(part: str) -> str:
+    return part[1:-1].replace('""', '"') if part.startswith('"') else part
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return which of the names may have been meant, as a sentence; empty if none is near."""
+    near = get_close_matches(name, list(names), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else ""

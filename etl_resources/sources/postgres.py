@@ -1,0 +1,264 @@
+"""PostgreSQL tables and queries as a source: whole, or what has changed since the last read."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from etl_resources.exceptions import ConfigurationError, NotFoundError
+from etl_resources.postgres import PostgresConnection, nearest, split_name
+from etl_resources.postgres_sql import literal, quote
+from etl_resources.read_ahead import read_ahead
+from etl_resources.source import Batch, Capabilities, Incremental, Position, Source, Stream, StreamOptions, Window
+
+if TYPE_CHECKING:
+    import psycopg
+    import pyarrow as pa
+
+    from etl_resources.postgres_session import Session
+    from etl_resources.sources.postgres_columns import Column
+    from etl_resources.sources.postgres_horizon import Horizon, View
+
+_ROW_BYTES = 128  # what a row is taken to need when `batch_rows` is turned into bytes
+_BATCH_BYTES = (1 << 18, 1 << 24)
+
+
+class PostgresStreamOptions(StreamOptions):
+    """A table or a query, and how to read it."""
+
+    table: str | None = Field(default=None, description="`table` or `schema.table`, upper and lower case as it is.")
+    query: str | None = Field(default=None, description="A SELECT; for views and whatever a table does not give.")
+    columns: tuple[str, ...] | None = Field(default=None, description="Only these columns, in this order.")
+    late_by: int | None = Field(
+        default=None, ge=0,
+        description="Incremental reads of huge tables: read only rows whose cursor is at most so far (seconds, or steps"
+        " of an integer) behind the newest one seen. It is a promise: a row that is committed later than that is lost.",
+    )  # fmt: skip
+    read_ahead: int = Field(default=2, ge=0, le=64, description="Batches fetched while earlier ones are worked on.")
+
+    @model_validator(mode="after")
+    def _table_or_query(self) -> PostgresStreamOptions:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give either `table` or `query`")
+        return self
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is known about a stream before it is read."""
+
+    relation: str
+    columns: list[Column]
+    conditions: list[str]
+    cursor: Column | None
+    where: str
+
+
+class PostgresSource(PostgresConnection, Source):
+    """Reads over binary COPY into Arrow, in one consistent snapshot per read, in bounded memory.
+
+    Incremental capture reads every row version written since the last read, whatever its cursor says (see
+    `postgres_horizon`); deletes leave no row version and are not seen by it. Streams carry no `_op` and no `_seq`:
+    a table tells neither what was done to a row, nor in which order.
+    """
+
+    options_type: ClassVar[type[StreamOptions]] = PostgresStreamOptions
+    capabilities: ClassVar[Capabilities] = Capabilities(captures=frozenset({"snapshot", "incremental"}), windows=True)
+
+    def read_schema(self, stream: Stream) -> pa.Schema:
+        """Return the Arrow schema; domains, enums and the like as `postgres_columns` has it."""
+        import pyarrow as pa
+
+        return pa.schema([(column.name, column.arrow) for column in self._plan(stream).columns])
+
+    def read(self, stream: Stream, since: Position | None, *, batch_rows: int = 131_072) -> Iterator[Batch]:
+        """Yield the rows of one snapshot; only the last batch carries a position, except for a window, which has none.
+
+        A snapshot of an empty table is one batch without rows: the table is known to be empty.
+
+        Raises:
+            NotFoundError: also where the position belongs to another server or another history of it.
+            SchemaConflictError: the table changed while it was read.
+        """
+        yield from read_ahead(self._read(stream, since, batch_rows), _options(stream).read_ahead)
+
+    def latest(self, stream: Stream) -> Position | None:
+        """Return a position that differs from that of the last read if any transaction wrote anything since."""
+        from etl_resources.sources.postgres_horizon import take
+
+        plan = self._plan(stream) if _options(stream).late_by is not None else None
+        with self.session() as session:
+            view = take(session, None)
+            return _with_low(view, session, plan).to_position()
+
+    def _plan(self, stream: Stream) -> _Plan:
+        from etl_resources.sources.postgres_columns import describe
+
+        options, where = _options(stream), f"stream {stream.name}, {self.address}"
+        cursor_name = stream.capture.cursor if isinstance(stream.capture, Incremental) and not stream.window else None
+        with self.client() as client:
+            if options.table is not None:
+                schema, table = _find_table(client, options.table, where, rows_of_its_own=cursor_name is not None)
+                relation = quote(schema, table)
+            elif cursor_name is not None:
+                raise ConfigurationError(
+                    "a query cannot be captured incrementally: its rows do not say which transaction wrote them",
+                    where=where, fix="give the `table`, or capture: {snapshot: {}}",
+                )  # fmt: skip
+            else:
+                relation = "(\n" + (options.query or "").strip().rstrip(";") + "\n)"
+            found = {column.name: column for column in describe(client, relation)}
+        needed = [*(options.columns or ()), cursor_name, stream.window.column if stream.window else None]
+        for name in filter(None, needed):
+            if name not in found:
+                raise NotFoundError(f"there is no column {name}", where=where, fix=nearest(name, found))
+        conditions = [_in_window(stream.window, found[stream.window.column])] if stream.window else []
+        columns = [found[name] for name in options.columns or found]
+        return _Plan(relation, columns, conditions, found[cursor_name] if cursor_name else None, where)
+
+    def _read(self, stream: Stream, since: Position | None, batch_rows: int) -> Generator[Batch, None, None]:
+        from etl_resources.sources.postgres_horizon import Horizon, new_rows, take
+
+        plan = self._plan(stream)
+        earlier = Horizon.from_position(since) if since is not None and plan.cursor is not None else None
+        with self.session() as session:
+            view = take(session, earlier)
+            horizon = view.horizon
+            conditions = list(plan.conditions)
+            if earlier is not None:
+                horizon.check_follows(earlier, in_recovery=view.in_recovery, where=plan.where)
+            if plan.cursor is not None:
+                horizon = _with_low(view, session, plan if _options(stream).late_by is not None else None)
+                if condition := new_rows(earlier, view):
+                    conditions.append(condition)
+                conditions += _not_later_than(_options(stream).late_by, earlier, plan.cursor)
+            position = None if stream.window else horizon.to_position()
+            batches = _batches(session, plan, conditions, batch_rows)
+            yield from _positioned(batches, position, plan, keep_empty=plan.cursor is None)
+
+
+def _options(stream: Stream) -> PostgresStreamOptions:
+    if not isinstance(stream.options, PostgresStreamOptions):
+        raise ConfigurationError(f"stream {stream.name} is not a postgres stream", where=str(stream.options))
+    return stream.options
+
+
+def _find_table(client: psycopg.Connection[Any], name: str, where: str, *, rows_of_its_own: bool) -> tuple[str, str]:
+    """Return schema and name of a table or view, and make sure that it has what incremental capture needs."""
+    schema, table = split_name(name)
+    rows = client.execute(
+        "SELECT n.nspname, c.relname, c.relkind::text, pg_table_is_visible(c.oid) FROM pg_catalog.pg_class c"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')"
+        " AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')"
+    ).fetchall()
+    for its_schema, its_name, kind, visible in rows:
+        if its_name == table and (its_schema == schema or (schema is None and visible)):
+            if rows_of_its_own and kind not in {"r", "p", "m"}:
+                raise ConfigurationError(
+                    f"{name} is a view or a foreign table: its rows do not say which transaction wrote them",
+                    where=where, fix="name the table behind it, or capture: {snapshot: {}}",
+                )  # fmt: skip
+            return its_schema, its_name
+    names = [f"{s}.{t}" for s, t, _, _ in rows] + [t for _, t, _, visible in rows if visible]
+    raise NotFoundError(f"there is no table {name}", where=where, fix=nearest(name, names) or "check the table name")
+
+
+def _in_window(window: Window, column: Column) -> str:
+    """Return the condition for rows in the window; times without a zone are taken for UTC."""
+    import pyarrow as pa
+
+    zoned = pa.types.is_timestamp(column.arrow) and column.arrow.tz is not None
+    if not zoned and not (pa.types.is_timestamp(column.arrow) or pa.types.is_date(column.arrow)):
+        raise ConfigurationError(f"column {column.name} is of type {column.arrow}", fix="partition by a date or time")
+    # A date is compared as its first moment, so that windows shorter than a day do not all contain it.
+    type_name = "timestamptz" if zoned else "timestamp"
+    start, end = (
+        (t if t.tzinfo else t.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=UTC if zoned else None).isoformat(" ")
+        for t in (window.start, window.end)
+    )
+    own = f"t.{quote(column.name)}"
+    return f"{own} >= {type_name} {literal(start)} AND {own} < {type_name} {literal(end)}"
+
+
+def _is_time(column: Column) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_integer(column.arrow):
+        return False
+    if pa.types.is_temporal(column.arrow):
+        return True
+    raise ConfigurationError(
+        f"late_by needs a time or an integer, and {column.name} is {column.arrow}", fix="leave it out"
+    )
+
+
+def _with_low(view: View, session: Session, plan: _Plan | None) -> Horizon:
+    """Return the view's horizon with the newest value of the cursor, which a time in the future must not push up."""
+    from dataclasses import replace
+
+    if plan is None or plan.cursor is None:
+        return view.horizon
+    newest = f"max(t.{quote(plan.cursor.name)})"
+    if _is_time(plan.cursor):
+        newest = f"least({newest}, now())"
+    return replace(view.horizon, low=session.value(f"SELECT {newest}::text FROM {plan.relation} AS t"))  # noqa: S608
+
+
+def _not_later_than(late_by: int | None, earlier: Horizon | None, cursor: Column) -> list[str]:
+    """Return the condition that lets an index on the cursor find the rows; rows without a cursor always count."""
+    if late_by is None or earlier is None or earlier.low is None:
+        return []
+    if _is_time(cursor):
+        bound = f"{literal(earlier.low)}::timestamptz - {late_by} * interval '1 second'"
+    else:
+        bound = f"{literal(earlier.low)}::int8 - {late_by}"
+    own = f"t.{quote(cursor.name)}"
+    return [f"{own} >= {bound} OR {own} IS NULL"]
+
+
+def _batches(
+    session: Session, plan: _Plan, conditions: list[str], batch_rows: int
+) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch | None]]:
+    """Yield records and unreadable records of the query, in its transaction."""
+    from etl_resources.sources.postgres_values import GUARD, finish
+
+    session.rows("SELECT set_config('TimeZone', 'UTC', true), set_config('IntervalStyle', 'iso_8601', true)")
+    selected = [f"{c.select} AS {quote(c.name)}" for c in plan.columns]
+    selected += [f"{c.guard} AS {quote(GUARD + c.name)}" for c in plan.columns if c.guard]
+    query = f"SELECT {', '.join(selected)} FROM {plan.relation} AS t"  # noqa: S608 - all names are quoted
+    if conditions:
+        query += " WHERE " + " AND ".join(f"({condition})" for condition in conditions)
+    least, most = _BATCH_BYTES
+    batch_bytes = min(max(batch_rows * _ROW_BYTES, least), most)
+    with session.stream(query, batch_bytes=batch_bytes) as stream:
+        for batch in stream:
+            for start in range(0, batch.num_rows, batch_rows):
+                yield finish(batch.slice(start, batch_rows), plan.columns, plan.where)
+
+
+def _positioned(
+    batches: Iterator[tuple[pa.RecordBatch, pa.RecordBatch | None]],
+    position: Position | None, plan: _Plan, *, keep_empty: bool,
+) -> Iterator[Batch]:  # fmt: skip
+    """Yield the batches, each held back until it is known whether it is the last, which carries the position."""
+    import pyarrow as pa
+
+    rows_read = 0
+    held: tuple[pa.RecordBatch, pa.RecordBatch | None] | None = None
+    for batch in batches:
+        if held is not None:
+            yield Batch(held[0], rows_read, unreadable=held[1])
+        held = batch
+        rows_read += batch[0].num_rows + (batch[1].num_rows if batch[1] is not None else 0)
+    if held is None and keep_empty:
+        schema = pa.schema([(column.name, column.arrow) for column in plan.columns])
+        held = (pa.RecordBatch.from_pylist([], schema=schema), None)
+    if held is not None:
+        yield Batch(held[0], rows_read, position, held[1])
+
+
+SOURCE = PostgresSource
