@@ -24,7 +24,21 @@ KINDS = {
 BUDGET_BELOW, PREMIUM_FROM = 5_000, 20_000  # cents
 TIERS = ("Budget", "Mid-Range", "Premium")
 
-_AUTHOR, _MATERIAL = "A. Writer", "Wool"
+_SPECIFICATIONS: dict[str, pa.DataType] = {
+    "author": pa.string(),
+    "publisher": pa.string(),
+    "isbn": pa.string(),
+    "pages": pa.int64(),
+    "model": pa.string(),
+    "warranty_months": pa.int64(),
+    "features": pa.list_(pa.string()),
+    "material": pa.string(),
+    "season": pa.string(),
+    "sizes_available": pa.list_(pa.string()),
+    "dimensions": pa.struct([("length", pa.float64()), ("width", pa.float64()), ("unit", pa.string())]),
+    "weight": pa.string(),
+    "assembly_required": pa.bool_(),
+}
 _FIRST_UPDATE = 1_735_689_600  # 2025-01-01
 
 
@@ -78,17 +92,15 @@ def make(rng: np.random.Generator, rows: int) -> Products:
             "product_name": name,
             "category": pick([*words.CATEGORIES, words.NO_CATEGORY], category),
             "brand": pc.if_else(pc.equal(brand, ""), pa.scalar(None, pa.string()), brand),
-            "author": _only(words.CATEGORIES.index("Books"), kind_of_thing, joined(_AUTHOR)),
-            "model": _only(words.CATEGORIES.index("Electronics"), kind_of_thing, joined("X", padded(number % 9, 1))),
-            "material": _only(words.CATEGORIES.index("Apparel"), kind_of_thing, joined(_MATERIAL)),
             "price": money(price),
             "price_tier": pick(TIERS, np.digitize(price, [BUDGET_BELOW, PREMIUM_FROM])),
             "cost": money(cost, known=cost >= 0),
             "stock_quantity": pa.array(stock, pa.int64()),
             "warehouse": joined("WH-00", padded(number % 5 + 1, 1)),
             "supplier_id": joined("SUP", padded(number % 20 + 1, 3)),
-            "updated_at": moments(updated),
         }
+        | _specification_columns(kind_of_thing, number)
+        | {"updated_at": moments(updated)}
     )
     raw = {
         "number": number.tolist(),
@@ -128,8 +140,12 @@ def _brands(rng: np.random.Generator, records: Records, kind_of_thing: Ints) -> 
     return choose(style, {"missing": pa.nulls(len(brand), pa.string()), "blank": joined("")}, brand)
 
 
-def _only(kind: int, kind_of_thing: Ints, value: Text) -> Text:
-    return pc.if_else(pa.array(kind_of_thing == kind), value, pa.scalar(None, pa.string()))
+def _specification_columns(kind_of_thing: Ints, number: Ints) -> dict[str, pa.Array]:
+    specifications = [_specifications(int(kind), int(n)) for kind, n in zip(kind_of_thing, number, strict=True)]
+    for values in specifications:
+        if "weight" in values:
+            values["weight"] = str(values["weight"])  # a column of numbers and a word is a column of text
+    return {name: pa.array([v.get(name) for v in specifications], kind) for name, kind in _SPECIFICATIONS.items()}
 
 
 def _document(raw: dict[str, Any]) -> dict[str, Any]:
@@ -153,9 +169,9 @@ def _document(raw: dict[str, Any]) -> dict[str, Any]:
 def _specifications(kind: int, number: int) -> dict[str, Any]:
     match words.CATEGORIES[kind]:
         case "Apparel":
-            return {"sizes_available": ["S", "M", "L"][: number % 3 + 1], "material": _MATERIAL, "season": "Winter"}
+            return {"sizes_available": ["S", "M", "L"][: number % 3 + 1], "material": "Wool", "season": "Winter"}
         case "Books":
-            return {"author": _AUTHOR, "publisher": "Field Press", "isbn": f"978-0{number:09d}", "pages": 96}
+            return {"author": "A. Writer", "publisher": "Field Press", "isbn": f"978-0{number:09d}", "pages": 96}
         case "Electronics":
             return {"model": f"X{number % 9}", "warranty_months": 12, "features": ["Wireless", "Bluetooth"]}
         case _:
