@@ -30,20 +30,24 @@ class Commit:
     """Identity and account of one commit.
 
     `version` is the number of the piece of work within `app_id`, 1, 2, 3 …; it becomes the Delta `txn`, and a version
-    that is already there is refused. `record` (JSON-serialisable) is stored with the commit.
+    that is already there is refused. `record` (JSON-serialisable) is stored with the commit. `marks` are further
+    `txn`s of the same commit, such as the version of another table that was read; they outlive the cleaning of the log.
     """
 
     app_id: str
     version: int
     record: Mapping[str, Any] = field(default_factory=dict)
+    marks: Mapping[str, int] = field(default_factory=dict)
 
     def properties(self) -> CommitProperties:
         """Return what delta-rs wants."""
         from deltalake import CommitProperties, Transaction
 
         text = json.dumps({**self.record, "app_id": self.app_id, "version": self.version}, default=str)
+        transactions = {self.app_id: self.version, **self.marks}
         return CommitProperties(
-            custom_metadata={COMMIT_KEY: text}, app_transactions=[Transaction(self.app_id, self.version)]
+            custom_metadata={COMMIT_KEY: text},
+            app_transactions=[Transaction(app_id, version) for app_id, version in transactions.items()],
         )
 
 

@@ -96,14 +96,42 @@ def common_type(column: pa.DataType, incoming: pa.DataType) -> pa.DataType | Non
 
 
 def _fits(incoming: pa.DataType, column: pa.DataType) -> bool:
-    """Tell whether every value of `incoming` can be held by `column` without loss."""
+    """Tell whether values of `incoming` may go into `column`; among numbers `conform` looks at the values themselves."""
     from pyarrow import types
+
+    def number(kind: pa.DataType) -> bool:
+        return types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
 
     if incoming.equals(column) or types.is_null(incoming):
         return True
-    if types.is_signed_integer(incoming) and types.is_signed_integer(column):
-        return incoming.bit_width <= column.bit_width
-    if types.is_decimal(incoming) and types.is_decimal(column):
-        integral = incoming.precision - incoming.scale <= column.precision - column.scale
-        return integral and incoming.scale <= column.scale
-    return types.is_floating(incoming) and types.is_floating(column) and incoming.bit_width <= column.bit_width
+    if types.is_string(column):
+        return types.is_primitive(incoming) or types.is_decimal(incoming)
+    return number(incoming) and number(column)
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema, *, where: str) -> pa.RecordBatch:
+    """Return `batch` with exactly the columns of `schema`: absent ones null, the others cast without loss.
+
+    Raises:
+        SchemaConflictError: a value does not fit its column, e.g. 1.5 in a column of integers.
+    """
+    import pyarrow as pa
+
+    if batch.schema.equals(schema):
+        return batch
+    arrays = []
+    for field in schema:
+        index = batch.schema.get_field_index(field.name)
+        if index < 0:
+            arrays.append(pa.nulls(batch.num_rows, field.type))
+            continue
+        column = batch.column(index)
+        try:
+            arrays.append(column if column.type.equals(field.type) else column.cast(field.type, safe=True))
+        except pa.ArrowInvalid as error:
+            raise SchemaConflictError(
+                f"column {field.name!r} is {field.type} in the table, and a value of {column.type} does not fit: {error}",
+                where=where,
+                fix="cast the column in the source's query, or reload the table with --full-refresh",
+            ) from error
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -28,7 +28,7 @@ class Staging:
 
     def __init__(self, uri: str, storage_options: Mapping[str, str], schema: pa.Schema, statistics: Collection[str]):
         self.schema = schema
-        self.rows = 0
+        self._stored_rows = 0
         self._store = FileStore(uri, storage_options)
         self._statistics = frozenset(statistics)
         self._adds: list[AddAction] = []
@@ -49,11 +49,16 @@ class Staging:
         """Append one batch; its schema must equal the staging's."""
         if batch.num_rows == 0:
             return
-        self.rows += batch.num_rows
         self._pending.append(batch)
         self._pending_rows += batch.num_rows
         if self._pending_rows >= ROW_GROUP_ROWS:
             self._flush()
+
+    def widen(self, schema: pa.Schema) -> None:
+        """Go on with another schema, in another file; the table must have been evolved to hold both."""
+        self._flush()
+        self._close_file()
+        self.schema = schema
 
     def _flush(self) -> None:
         import pyarrow as pa
@@ -85,6 +90,7 @@ class Staging:
         size = self._sink.tell()
         self._sink.close()
         metadata = self._writer.writer.metadata
+        self._stored_rows += metadata.num_rows
         stats = file_statistics(metadata, self._statistics)
         self._adds.append(AddAction(self._path, size, {}, int(time.time() * 1000), True, stats))
         self._writer = self._sink = None
@@ -95,9 +101,23 @@ class Staging:
         self._close_file()
         return self._adds
 
+    @property
+    def stored_rows(self) -> int:
+        """Rows in the finished files, as their Parquet footers say: not what was handed in, but what is there."""
+        return self._stored_rows
+
     def paths(self) -> list[str]:
         """Return the locations of the finished files."""
         return [self._store.location(add.path) for add in self._adds]
+
+    def read(self) -> pa.Table:
+        """Return what was staged, from the finished files."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.finish()
+        tables = [pq.read_table(self._store.read(add.path)) for add in self._adds]
+        return pa.concat_tables(tables) if tables else self.schema.empty_table()
 
     def discard(self) -> None:
         """Delete every file written so far."""
@@ -108,4 +128,4 @@ class Staging:
             self._writer = self._sink = None
         for add in self._adds:
             self._store.delete(add.path)
-        self._adds, self._pending, self._pending_rows = [], [], 0
+        self._adds, self._pending, self._pending_rows, self._stored_rows = [], [], 0, 0

@@ -21,7 +21,7 @@ def skipping_columns(schema: pa.Schema, personal: Collection[str]) -> list[str]:
 
     Minimum and maximum of a personal column would survive its erasure in the Delta log, so there are none.
     """
-    import pyarrow.types as types
+    from pyarrow import types
 
     def ordered(kind: pa.DataType) -> bool:
         tests = (types.is_integer, types.is_decimal, types.is_date, types.is_timestamp, types.is_string)

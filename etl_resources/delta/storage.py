@@ -39,6 +39,16 @@ class FileStore:
 
         return _Counting(obstore.open_writer(self._store(), path))
 
+    def read(self, path: str) -> Any:
+        """Open a file for reading, whole in memory where it is remote."""
+        import io
+
+        if is_local(self._uri):
+            return self.location(path)
+        import obstore
+
+        return io.BytesIO(bytes(obstore.get(self._store(), path).bytes()))
+
     def delete(self, path: str) -> None:
         """Delete a file; one that is not there is fine."""
         if is_local(self._uri):

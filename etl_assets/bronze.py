@@ -1,0 +1,222 @@
+"""Bronze: what a source gave, as it came, appended with its provenance; one commit per piece of work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from etl_assets.account import RowAccount
+from etl_assets.errors import ErrorTable, from_unreadable
+from etl_assets.ledger import Ledger
+from etl_assets.run import Run
+from etl_resources.lake import Commit, Handle, Lake, LakeTable
+from etl_resources.source import Batch, Position, Snapshot, Source, Stream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from etl_resources.delta.staging import Staging
+
+COMMIT_ROWS = 2_000_000
+"""A source that can resume in the middle is committed about every so many rows."""
+REFRESH_MARK = "refresh"
+"""Delta `txn` that holds the batch with which the newest full refresh began."""
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What one run brought into bronze."""
+
+    account: RowAccount
+    batches: tuple[int, ...]
+    delta_version: int | None
+
+
+@dataclass
+class _Work:
+    """A piece of work that is being staged: everything between two commits."""
+
+    number: int
+    staged: Staging
+    schema: pa.Schema
+    rows: int = 0
+    read: int = 0
+    unreadable: int = 0
+    position: Position | None = None
+
+
+class Bronze:
+    """Lands one stream in `bronze/<pipeline>/<stream>`."""
+
+    def __init__(self, lake: Lake, pipeline: str, stream: Stream, *, commit_rows: int = COMMIT_ROWS) -> None:
+        self.table: LakeTable = lake.table("bronze", pipeline, stream.name)
+        self.stream = stream
+        self.app_id = self.table.name
+        self.ledger = Ledger(lake)
+        self.errors = ErrorTable(lake)
+        # A snapshot, a partition and a full refresh are whole or not there: silver concludes from what is missing.
+        whole = isinstance(stream.capture, Snapshot) or stream.window is not None
+        self._commit_rows = None if whole else commit_rows
+
+    def position(self) -> Position | None:
+        """Return where the source has been read to; it stands in the newest commit."""
+        handle = self.table.open()
+        if handle is None:
+            return None
+        # In the log while it is young, in the ledger for good.
+        record = handle.record(self.app_id) or self.ledger.last_record(self.app_id) or {}
+        return record.get("position")
+
+    def land(self, source: Source, run: Run, *, full_refresh: bool = False) -> Landed:
+        """Read what is new and append it.
+
+        Raises:
+            RowsNotConservedError: the source says it produced other rows than arrived.
+            ConcurrentCommitError: another run of the same stream was faster; this one wrote nothing more.
+        """
+        opened = self.table.open()
+        if opened is not None:
+            self.ledger.copy(opened, self.app_id)
+        fresh = full_refresh or self.stream.window is not None
+        since = None if fresh else self.position()
+        landing = _Landing(self, run, opened, since=since, full_refresh=full_refresh)
+        return landing.consume(source.read(self.stream, since), source)
+
+
+class _Landing:
+    """One run of `Bronze.land`."""
+
+    def __init__(
+        self, bronze: Bronze, run: Run, handle: Handle | None, *, since: Position | None, full_refresh: bool
+    ) -> None:
+        self.bronze, self.run, self.handle, self.since, self.full_refresh = bronze, run, handle, since, full_refresh
+        self.read_at = datetime.now(UTC)
+        self.account = RowAccount()
+        self.batches: list[int] = []
+        self.version: int | None = None
+        self.work: _Work | None = None
+        self.read_before = 0
+
+    def consume(self, batches: Iterator[Batch], source: Source) -> Landed:
+        """Stage every batch, committing where the source can resume."""
+        limit = None if self.full_refresh else self.bronze._commit_rows  # noqa: SLF001 - one class in two halves
+        try:
+            for batch in batches:
+                work = self._stage(batch)
+                if batch.position is not None:
+                    work.position = batch.position
+                    if limit is not None and work.rows >= limit:
+                        self._commit(work, source)
+            if self.work is not None:
+                self._commit(self.work, source)
+        except BaseException:
+            if self.work is not None:
+                self.work.staged.discard()
+            raise
+        return Landed(self.account, tuple(self.batches), self.version)
+
+    def _stage(self, batch: Batch) -> _Work:
+        from etl_resources.delta.evolution import conform, landing_schema, merge_schemas
+
+        incoming = with_provenance(landing_schema(batch.data.schema), partitioned=self.bronze.stream.window is not None)
+        table = self.bronze.table
+        if self.work is None:
+            handle = self.handle or table.ensure(incoming)
+            self.handle = table.evolve(handle, incoming)
+            schema = self.handle.schema()
+            number = self.handle.committed(self.bronze.app_id) + 1
+            self.work = _Work(number, table.stage(self.handle, schema), schema)
+        work = self.work
+        merged = merge_schemas(work.schema, incoming, where=table.name)
+        if not merged.equals(work.schema):
+            assert self.handle is not None  # noqa: S101 - set with the work
+            self.handle = table.evolve(self.handle, incoming)
+            work.schema = self.handle.schema()
+            work.staged.widen(work.schema)
+        work.staged.write(conform(self._identified(batch.data, work), work.schema, where=table.name))
+        work.rows += batch.data.num_rows
+        work.read = batch.rows_read - self.read_before
+        if batch.unreadable is not None and batch.unreadable.num_rows:
+            first = work.rows + work.unreadable
+            work.unreadable += batch.unreadable.num_rows
+            rows = from_unreadable(batch.unreadable, self.bronze.app_id, work.number, first, self.run)
+            self.bronze.errors.stage(rows)
+        self.run.progress(self.bronze.app_id, self.account.read + work.read)
+        return work
+
+    def _identified(self, data: pa.RecordBatch, work: _Work) -> pa.RecordBatch:
+        """Add the provenance columns that the source did not give."""
+        import numpy as np
+        import pyarrow as pa
+
+        rows = data.num_rows
+        position = np.arange(work.rows, work.rows + rows, dtype=np.int64)
+        given = dict(zip(data.schema.names, data.columns, strict=True))
+        columns: dict[str, pa.Array] = {
+            "_batch": pa.repeat(pa.scalar(work.number, pa.int64()), rows),
+            "_row": pa.array(position),
+            "_read_at": pa.repeat(pa.scalar(self.read_at, pa.timestamp("us", tz="UTC")), rows),
+            "_op": pa.repeat(pa.scalar("read"), rows),
+            # Order of arrival: the number of the batch in the upper 31 bits, the row in the lower 32.
+            "_seq": pa.array((work.number << 32) + position),
+            "_origin": pa.nulls(rows, pa.string()),
+        }
+        window = self.bronze.stream.window
+        if window is not None:
+            columns["_partition"] = pa.repeat(pa.scalar(window.start.isoformat()), rows)
+        merged = {**given, **{name: given.get(name, column) for name, column in columns.items()}}
+        return pa.RecordBatch.from_arrays(list(merged.values()), names=list(merged))
+
+    def _commit(self, work: _Work, source: Source) -> None:
+        bronze, handle = self.bronze, self.handle
+        assert handle is not None  # noqa: S101 - set when the first batch was staged
+        work.staged.finish()
+        account = RowAccount(
+            read=work.read,
+            inserted=work.staged.stored_rows,
+            rejected={"unreadable": work.unreadable} if work.unreadable else {},
+        ).check(where=bronze.table.name)
+        self.run.point("bronze:before_errors")
+        bronze.errors.commit(bronze.app_id, work.number, self.run)
+        self.run.point("bronze:before_commit")
+        window = bronze.stream.window
+        record = {
+            "run_id": self.run.run_id,
+            "account": account.to_json(),
+            # A partition neither uses nor moves the position.
+            "position": bronze.position() if window is not None else work.position,
+            "partition": window.start.isoformat() if window is not None else None,
+        }
+        marks = {REFRESH_MARK: work.number} if self.full_refresh else {}
+        commit = Commit(bronze.app_id, work.number, record, marks)
+        self.version = bronze.table.append(handle, work.staged, commit)
+        self.run.point("bronze:after_commit")
+        self.handle = bronze.table.open()
+        assert self.handle is not None  # noqa: S101 - it was just written
+        bronze.ledger.copy(self.handle, bronze.app_id)
+        self.read_before += work.read
+        self.account = self.account + account
+        self.batches.append(work.number)
+        self.work = None
+        if work.position is not None:
+            source.acknowledge(bronze.stream, work.position)
+
+
+def with_provenance(schema: pa.Schema, *, partitioned: bool) -> pa.Schema:
+    """Return the columns of a stream followed by the provenance columns, whether the source gives them or not."""
+    import pyarrow as pa
+
+    provenance = {
+        "_batch": pa.int64(),
+        "_row": pa.int64(),
+        "_read_at": pa.timestamp("us", tz="UTC"),
+        "_op": pa.string(),
+        "_seq": pa.int64(),
+        "_origin": pa.string(),
+    }
+    if partitioned:
+        provenance["_partition"] = pa.string()
+    own = [field for field in schema if field.name not in provenance]
+    return pa.schema([*own, *provenance.items()])

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from etl_assets.components.mistakes import did_you_mean, reported
+from etl_resources.exceptions import ConfigurationError
+from etl_resources.registry import known_types, source_type, target_type
+
+TARGET_SUFFIX = "_target"
+"""A connection `shop` is the resource `shop` where it is read, and `shop_target` where it is written."""
+
+
+class ConnectionsAttributes(BaseModel):
+    """`connections:` name -> `type` and the settings of that type (docs/sources.md, docs/targets.md)."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Connections(dg.Component):
+    """Connections to outside systems, by name. Secrets are names of environment variables: `password: {env: NAME}`."""
+
+    def __init__(self, connections: Mapping[str, Mapping[str, Any]], lake: Mapping[str, Any] | None = None) -> None:
+        self.connections = connections
+        self.lake = lake
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel] | None:
+        """Return the schema that the web UI and editors show."""
+        return ConnectionsAttributes
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Connections:
+        """Read `attributes:` of a `defs.yaml`."""
+        raw = attributes.model_dump() if attributes is not None else {}
+        resolved = context.resolution_context.resolve_value(raw)
+        with reported():
+            if strange := sorted(set(resolved) - {"connections", "lake"}):
+                hint = did_you_mean(strange[0], ("connections", "lake"))
+                raise ConfigurationError(f"{strange[0]}: unknown key{hint}", where=str(context.path))
+        return cls(resolved.get("connections") or {}, resolved.get("lake"))
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Return a resource per connection and direction."""
+        resources: dict[str, Any] = {}
+        with reported():
+            resources = self.resources(where=str(context.path))
+        return dg.Definitions(resources=resources)
+
+    def resources(self, *, where: str) -> dict[str, Any]:
+        """Return the resources.
+
+        Raises:
+            ConfigurationError: with every mistake of every connection.
+        """
+        found: dict[str, Any] = {}
+        mistakes: list[str] = []
+        for name, settings in self.connections.items():
+            kind = dict(settings)
+            type_name = kind.pop("type", None)
+            directions = [
+                (key, finder)
+                for key, package, finder in (
+                    (name, "sources", source_type),
+                    (name + TARGET_SUFFIX, "targets", target_type),
+                )
+                if type_name in known_types(package)
+            ]
+            if not directions:
+                known = sorted({*known_types("sources"), *known_types("targets")})
+                mistakes.append(f"{name}: there is no type {type_name!r}{did_you_mean(str(type_name), known)}")
+            for key, finder in directions:
+                try:
+                    found[key] = finder(type_name, where=where)(**kind)
+                except ValidationError as error:
+                    mistakes += _lines(name, finder(type_name, where=where), error)
+        if self.lake is not None:
+            from etl_resources.lake import Lake
+
+            found["lake"] = Lake(**self.lake)
+        if mistakes:
+            raise ConfigurationError("\n".join(dict.fromkeys(mistakes)), where=where, fix="see docs/sources.md")
+        return found
+
+
+def _lines(name: str, model: type[BaseModel], error: ValidationError) -> list[str]:
+    lines = []
+    for detail in error.errors(include_url=False, include_input=False):
+        path = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            lines.append(f"{name}.{path}: unknown key{did_you_mean(path, model.model_fields)}")
+        else:
+            lines.append(f"{name}.{path}: {detail['msg'].removeprefix('Value error, ')}")
+    return lines

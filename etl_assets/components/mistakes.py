@@ -1,0 +1,89 @@
+"""From pydantic's errors to one line each, with the nearest known key; and all mistakes of all pipelines at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from etl_resources.exceptions import ConfigurationError, EtlError
+
+Model = TypeVar("Model", bound=BaseModel)
+_collected: ContextVar[list[str] | None] = ContextVar("_collected", default=None)
+
+
+def validated(model: type[Model], data: Mapping[str, Any], *, where: str) -> Model:
+    """Return `data` as a model.
+
+    Raises:
+        ConfigurationError: with one line per mistake.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_line(model, detail) for detail in error.errors(include_url=False, include_input=False)]
+        raise ConfigurationError("\n".join(dict.fromkeys(lines)), where=where, fix="see docs/pipelines.md") from None
+
+
+def did_you_mean(word: str, known: Any) -> str:
+    """Return ` - did you mean 'x'?`, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" - did you mean {near[0]!r}?" if near else ""
+
+
+def _line(model: type[BaseModel], detail: Any) -> str:
+    path = [str(part) for part in detail["loc"]]
+    place = ".".join(path)
+    if detail["type"] == "extra_forbidden":
+        known = _keys(model, path[:-1])
+        return f"{place}: unknown key{did_you_mean(path[-1], known)} (known: {', '.join(known)})"
+    if detail["type"] == "missing":
+        return f"{place}: is missing"
+    return f"{place or model.__name__}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Return the keys that are known at a place inside the model."""
+    current: Any = model
+    for part in path:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            names = {field.alias or name: field.annotation for name, field in current.model_fields.items()}
+            current = _inner(names.get(part))
+        # A key of a mapping or an index of a list: its model has been found already.
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return [field.alias or name for name, field in current.model_fields.items()]
+    return []
+
+
+def _inner(annotation: Any) -> Any:
+    """Return the model inside `Model | None`, `list[Model]` or `dict[str, Model]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _inner(part)) is not None), None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[str]]:
+    """Collect the mistakes of everything that loads inside, instead of stopping at the first."""
+    found: list[str] = []
+    token = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(token)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Keep a mistake for the end if someone collects; raise it if not."""
+    try:
+        yield
+    except EtlError as error:
+        found = _collected.get()
+        if found is None:
+            raise
+        found.append(str(error))

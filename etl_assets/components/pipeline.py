@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict
+
+from etl_assets.components.context import PipelineContext
+from etl_assets.components.gold_assets import GoldAssets
+from etl_assets.components.mistakes import did_you_mean, reported, validated
+from etl_assets.components.models import PipelineModel
+from etl_assets.components.publish_assets import PublishAssets
+from etl_assets.components.stream_assets import StreamAssets
+from etl_resources.exceptions import ConfigurationError
+
+
+class PipelineAttributes(PipelineModel):
+    """The same keys as `PipelineModel`; unknown ones pass here, so that all mistakes are told together, with hints."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Pipeline(dg.Component):
+    """Streams of a source into bronze and silver, gold tables over them, published into targets.
+
+    Every row is accounted for: see docs/pipelines.md.
+    """
+
+    def __init__(self, **attributes: Any) -> None:
+        self.attributes: Mapping[str, Any] = attributes
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel] | None:
+        """Return the schema that the web UI and editors show."""
+        return _Documented
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        """Return what the web UI says about the component."""
+        return dg.ComponentTypeSpec(tags=["etl"], owners=[])
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Pipeline:
+        """Read `attributes:` of a `defs.yaml`; `{{ … }}` is resolved here, what it says is checked in `build_defs`."""
+        raw = attributes.model_dump() if attributes is not None else {}
+        return cls(**context.resolution_context.resolve_value(raw))
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Return the definitions; every mistake of the pipeline is told, not the first."""
+        folder = Path(context.path)
+        folder = folder if folder.is_dir() else folder.parent
+        with reported():
+            return self.definitions(folder)
+        return dg.Definitions()
+
+    def definitions(self, folder: Path) -> dg.Definitions:
+        """Return the definitions; contracts and SQL files are looked for in `folder`.
+
+        Raises:
+            ConfigurationError: with every mistake of the pipeline.
+        """
+        model = validated(PipelineModel, self.attributes, where=str(folder / "defs.yaml"))
+        pipeline = PipelineContext(model, folder)
+        parts = _Parts()
+        for name, stream in model.streams.items():
+            parts.add_stream(StreamAssets(pipeline, name, stream))
+        for name, table in model.gold.items():
+            parts.try_add(lambda name=name, table=table: [GoldAssets(pipeline, name, table).definition()])  # type: ignore[misc]
+        for publication in model.publish:
+            parts.try_add(lambda publication=publication: [PublishAssets(pipeline, publication).definition()])  # type: ignore[misc]
+        if parts.mistakes:
+            raise ConfigurationError("\n".join(parts.mistakes), where=str(folder))
+        schedules = [_schedule(model)] if model.schedule else []
+        return dg.Definitions(assets=[*parts.assets], asset_checks=parts.checks, schedules=schedules)
+
+
+class _Documented(BaseModel):
+    """Attributes of a pipeline; checked by the pipeline itself, which can say more about a mistake."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _Parts:
+    """Collects definitions, and what is wrong with the others."""
+
+    def __init__(self) -> None:
+        self.assets: list[Any] = []
+        self.checks: list[dg.AssetChecksDefinition] = []
+        self.mistakes: list[str] = []
+
+    def add_stream(self, stream: StreamAssets) -> None:
+        """Add source, bronze, silver and checks of a stream."""
+
+        def build() -> list[Any]:
+            stream.check()
+            silver = stream.silver_asset()
+            stream.silver(None, None)  # parses steps, contract and foreign keys: their mistakes belong here
+            self.checks += stream.contract_checks()
+            return [stream.external(), stream.bronze(), *silver]
+
+        self.try_add(build)
+
+    def try_add(self, build: Any) -> None:
+        """Add what `build` returns, or the mistake that it raises."""
+        from etl_resources.exceptions import EtlError
+
+        try:
+            self.assets += build()
+        except EtlError as error:
+            self.mistakes.append(str(error))
+
+
+def _schedule(model: PipelineModel) -> dg.ScheduleDefinition:
+    cron = str(model.schedule)
+    from dagster._utils.schedules import is_valid_cron_schedule
+
+    if not is_valid_cron_schedule(cron):
+        known = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
+        raise ConfigurationError(
+            f"schedule: {cron!r} is no cron expression{did_you_mean(cron, known)}", where=f"pipeline {model.name}"
+        )
+    return dg.ScheduleDefinition(
+        name=f"{model.name}_schedule", target=dg.AssetSelection.groups(model.name), cron_schedule=cron
+    )

@@ -1,0 +1,55 @@
+"""The one place where everything is put together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from etl_assets.components.mistakes import collecting, did_you_mean
+from etl_resources.engines.duckdb import DuckDB
+from etl_resources.exceptions import ConfigurationError
+from etl_resources.lake import Lake
+
+
+def load(root: Path) -> dg.Definitions:
+    """Load everything under `root/defs`.
+
+    Raises:
+        ConfigurationError: with every mistake of every pipeline, and every dependency that nothing produces.
+    """
+    with collecting() as mistakes:
+        loaded = dg.load_from_defs_folder(path_within_project=root)
+        mistakes += missing_dependencies(loaded)
+    if mistakes:
+        listed = "\n\n".join(mistakes)
+        raise ConfigurationError(f"{len(mistakes)} mistakes in the definitions:\n\n{listed}")
+    defaults: dict[str, object] = {"engine": DuckDB(memory_limit=os.environ.get("ETL_MEMORY_LIMIT", "2GB"))}
+    if "lake" not in (loaded.resources or {}):
+        defaults["lake"] = Lake(uri=os.environ.get("ETL_LAKE_URI", ".lake"))
+    common = dg.Definitions(resources=defaults, executor=dg.in_process_executor)
+    return dg.Definitions.merge(loaded, common)
+
+
+def missing_dependencies(loaded: dg.Definitions) -> list[str]:
+    """Return a line per dependency that no asset produces; Dagster itself would take it for an external asset."""
+    graph = loaded.resolve_asset_graph()
+    declared = {
+        key for key in graph.get_all_asset_keys() if key.path[0] == "source" or graph.get(key).is_materializable
+    }
+    names = ["/".join(key.path) for key in declared]
+    lines = []
+    for key in sorted(graph.get_all_asset_keys() - declared):
+        if graph.get(key).is_executable or graph.get(key).metadata:
+            continue
+        name = "/".join(key.path)
+        users = ", ".join(sorted("/".join(child.path) for child in graph.get(key).child_keys))
+        lines.append(f"{users} needs {name}, which nothing produces{did_you_mean(name, names)}")
+    return lines
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Return the definitions of the code location."""
+    return load(Path(__file__).parent)

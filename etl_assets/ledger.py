@@ -1,0 +1,98 @@
+"""`ops/accounts`: every row account ever committed, one row each, kept when the Delta logs are cleaned.
+
+The account stands in the commit of the data; the ledger is a copy. A kill between the two is healed by the next run,
+which copies what the ledger has not got yet.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from etl_assets.account import RowAccount
+from etl_resources.lake import Commit, Handle, Lake, LakeTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FIGURES = ("read", "inserted", "updated", "deleted", "unchanged", "superseded", "removed")
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    text = [(name, pa.string()) for name in ("asset", "run_id", "filtered", "rejected", "record")]
+    counts = [(name, pa.int64()) for name in ("version", "delta_version", *FIGURES)]
+    return pa.schema([*text, *counts, ("committed_at", pa.timestamp("us", tz="UTC"))])
+
+
+class Ledger:
+    """The accounts of all tables of a lake."""
+
+    def __init__(self, lake: Lake) -> None:
+        self.table: LakeTable = lake.table("ops", "accounts")
+
+    def copy(self, handle: Handle, app_id: str) -> None:
+        """Bring the ledger up to date with the commits of one table."""
+        ledger = self.table.ensure(_schema())
+        known = ledger.committed(app_id)
+        newest = handle.committed(app_id)
+        if newest <= known:
+            return
+        rows = []
+        for record in handle.records():
+            if record.get("app_id") == app_id:
+                if record["version"] <= known:
+                    break
+                rows.append(ledger_row(app_id, record))
+        self.write(app_id, rows, newest)
+
+    def write(self, app_id: str, rows: list[dict[str, Any]], version: int) -> None:
+        """Append rows of the ledger under the fence of `app_id`; somebody else having done so is fine."""
+        import pyarrow as pa
+
+        from etl_resources.exceptions import ConcurrentCommitError
+
+        ledger = self.table.ensure(_schema())
+        if ledger.committed(app_id) >= version:
+            return
+        with self.table.stage(ledger, _schema()) as staged:
+            staged.write(pa.RecordBatch.from_pylist(rows[::-1], schema=_schema()))
+            try:
+                self.table.append(ledger, staged, Commit(app_id, version))
+            except ConcurrentCommitError:
+                staged.discard()  # the other run copied the same rows
+
+    def rows(self, app_id: str, above: int = 0) -> list[dict[str, Any]]:
+        """Return the rows of one table with `version > above`, oldest first."""
+        import pyarrow.dataset as ds
+
+        handle = self.table.open()
+        if handle is None:
+            return []
+        wanted = (ds.field("asset") == app_id) & (ds.field("version") > above)
+        found = handle.delta.to_pyarrow_dataset().to_table(filter=wanted)
+        return found.sort_by("version").to_pylist()
+
+    def last_record(self, app_id: str) -> dict[str, Any] | None:
+        """Return the newest commit record of one table."""
+        rows = self.rows(app_id)
+        return json.loads(rows[-1]["record"]) if rows else None
+
+
+def ledger_row(app_id: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of the ledger for one commit record (with `version`, `delta_version` and `timestamp` in ms)."""
+    from datetime import UTC, datetime
+
+    account = record.get("account") or RowAccount().to_json()
+    return {
+        "asset": app_id,
+        "run_id": record.get("run_id"),
+        "filtered": json.dumps(account["filtered"]),
+        "rejected": json.dumps(account["rejected"]),
+        "record": json.dumps(record),
+        "version": record["version"],
+        "delta_version": record.get("delta_version"),
+        **{name: account.get(name, 0) for name in FIGURES},
+        "committed_at": datetime.fromtimestamp(record["timestamp"] / 1000, tz=UTC),
+    }

@@ -1,0 +1,144 @@
+"""DuckDB, where SQL runs by default: embedded, columnar, spills to disk, bounded in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from etl_resources.delta.storage import is_local
+from etl_resources.exceptions import EngineError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from etl_resources.lake import Handle
+
+OUTPUT_ROWS = 131_072
+
+
+def quote(identifier: str) -> str:
+    """Return `identifier` as a quoted SQL identifier."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return `text` as an SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+class DuckDB(dg.ConfigurableResource):
+    """Settings of the engine; every `session` is a fresh in-memory database of its own."""
+
+    memory_limit: str = Field(default="2GB", description="What DuckDB may keep in memory before it spills to disk.")
+    threads: int | None = Field(default=None, description="Threads per session; default: one per core.")
+    temp_directory: str | None = Field(default=None, description="Where it spills; default: a folder under /tmp.")
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Open a session; its spill files go when it ends."""
+        import duckdb
+
+        with tempfile.TemporaryDirectory(prefix="etl-duckdb-", dir=self.temp_directory) as spill:
+            config: dict[str, Any] = {
+                "memory_limit": self.memory_limit,
+                "temp_directory": spill,
+                "preserve_insertion_order": False,
+            }
+            if self.threads is not None:
+                config["threads"] = self.threads
+            connection = duckdb.connect(config=config)
+            try:
+                # As a setting of the connection DuckDB 2.0 would try to download the zone data that it already has.
+                connection.execute("SET TimeZone = 'UTC'")
+                yield Session(connection)
+            finally:
+                connection.close()
+
+
+class Session:
+    """A DuckDB connection and the lake tables that it can see."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+        self._registered = 0
+
+    def execute(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows.
+
+        Raises:
+            EngineError: DuckDB could not run it; the message has its reason and the statement.
+        """
+        with self._explained(sql):
+            return self.connection.execute(sql).fetchall()
+
+    def stream(self, sql: str, rows: int = OUTPUT_ROWS) -> pa.RecordBatchReader:
+        """Run a query and stream its result in batches of `rows` rows."""
+        with self._explained(sql):
+            return self.connection.sql(sql).to_arrow_reader(rows)
+
+    def table(self, sql: str) -> pa.Table:
+        """Run a query with a small result."""
+        with self._explained(sql):
+            return self.connection.sql(sql).to_arrow_table()
+
+    def types(self, relation: str) -> dict[str, str]:
+        """Return column name -> DuckDB type of a relation (a table's name, or a query in parentheses)."""
+        return {row[0]: row[1] for row in self.execute(f"DESCRIBE SELECT * FROM {relation}")}  # noqa: S608
+
+    def arrow_schema(self, relation: str) -> pa.Schema:
+        """Return the Arrow schema of a relation without reading it."""
+        return self.table(f"SELECT * FROM {relation} LIMIT 0").schema  # noqa: S608
+
+    def lake_relation(self, handle: Handle, *, column: str | None = None, above: int | None = None) -> str:
+        """Return SQL, usable after FROM, for a lake table as of `handle`.
+
+        With `column` and `above` only files that may hold greater values are read (the caller still filters).
+        Columns that a file is too old to have are NULL.
+        """
+        wanted = self.types(self._register(handle.schema().empty_table()))
+        if not is_local(handle.table.uri) or not handle.plain_files():
+            # Slower by half and hungrier, but it knows deletion vectors, partition columns and object stores.
+            return self._register(handle.delta.to_pyarrow_dataset())
+        files = handle.files(column, above)
+        if not files:
+            return self._register(handle.schema().empty_table())
+        listed = ", ".join(literal(file) for file in files)
+        scan = f"read_parquet([{listed}], union_by_name = true)"
+        present = self.types(scan)
+        if present == wanted:
+            return scan
+        parts = []
+        for name, kind in wanted.items():
+            if name not in present:
+                parts.append(f"CAST(NULL AS {kind}) AS {quote(name)}")
+            elif present[name] != kind:
+                parts.append(f"CAST({quote(name)} AS {kind}) AS {quote(name)}")
+            else:
+                parts.append(quote(name))
+        return f"(SELECT {', '.join(parts)} FROM {scan})"  # noqa: S608
+
+    def view(self, name: str, relation: str) -> None:
+        """Create a temporary view; `name` is quoted here."""
+        self.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {relation}")  # noqa: S608
+
+    def _register(self, data: Any) -> str:
+        self._registered += 1
+        name = f"_arrow_{self._registered}"
+        self.connection.register(name, data)
+        return quote(name)
+
+    @contextmanager
+    def _explained(self, sql: str) -> Iterator[None]:
+        import duckdb
+
+        try:
+            yield
+        except duckdb.Error as error:
+            shown = sql if len(sql) < 2000 else sql[:2000] + " …"
+            raise EngineError(f"DuckDB: {error}", where=f"the query\n{shown}") from error
