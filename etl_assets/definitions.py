@@ -21,7 +21,7 @@ def load(root: Path) -> dg.Definitions:
     """
     with collecting() as mistakes:
         loaded = dg.load_from_defs_folder(path_within_project=root)
-        mistakes += missing_dependencies(loaded)
+        mistakes.extend(missing_dependencies(loaded))
     if mistakes:
         listed = "\n\n".join(mistakes)
         raise ConfigurationError(f"{len(mistakes)} mistakes in the definitions:\n\n{listed}")

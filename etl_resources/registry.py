@@ -1,4 +1,4 @@
-"""Finds sources, targets and connections by the `type` a user writes: the name of the module is the name of the type."""
+"""Finds sources and targets by the `type` a user writes, which is the name of the module."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from etl_assets.components.mistakes import did_you_mean, reported, validated
 from etl_assets.components.models import PipelineModel
 from etl_assets.components.publish_assets import PublishAssets
 from etl_assets.components.stream_assets import StreamAssets
-from etl_resources.exceptions import ConfigurationError
+from etl_resources.exceptions import ConfigurationError, EtlError
 
 
 class PipelineAttributes(PipelineModel):
@@ -51,9 +52,10 @@ class Pipeline(dg.Component):
         """Return the definitions; every mistake of the pipeline is told, not the first."""
         folder = Path(context.path)
         folder = folder if folder.is_dir() else folder.parent
+        found = dg.Definitions()
         with reported():
-            return self.definitions(folder)
-        return dg.Definitions()
+            found = self.definitions(folder)
+        return found
 
     def definitions(self, folder: Path) -> dg.Definitions:
         """Return the definitions; contracts and SQL files are looked for in `folder`.
@@ -67,9 +69,9 @@ class Pipeline(dg.Component):
         for name, stream in model.streams.items():
             parts.add_stream(StreamAssets(pipeline, name, stream))
         for name, table in model.gold.items():
-            parts.try_add(lambda name=name, table=table: [GoldAssets(pipeline, name, table).definition()])  # type: ignore[misc]
+            parts.try_add(partial(_one, GoldAssets(pipeline, name, table)))
         for publication in model.publish:
-            parts.try_add(lambda publication=publication: [PublishAssets(pipeline, publication).definition()])  # type: ignore[misc]
+            parts.try_add(partial(_one, PublishAssets(pipeline, publication)))
         if parts.mistakes:
             raise ConfigurationError("\n".join(parts.mistakes), where=str(folder))
         schedules = [_schedule(model)] if model.schedule else []
@@ -102,14 +104,16 @@ class _Parts:
 
         self.try_add(build)
 
-    def try_add(self, build: Any) -> None:
+    def try_add(self, build: Callable[[], list[Any]]) -> None:
         """Add what `build` returns, or the mistake that it raises."""
-        from etl_resources.exceptions import EtlError
-
         try:
             self.assets += build()
         except EtlError as error:
             self.mistakes.append(str(error))
+
+
+def _one(builder: GoldAssets | PublishAssets) -> list[Any]:
+    return [builder.definition()]
 
 
 def _schedule(model: PipelineModel) -> dg.ScheduleDefinition:
