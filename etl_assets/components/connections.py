@@ -23,9 +23,15 @@ class ConnectionsAttributes(BaseModel):
 class Connections(dg.Component):
     """Connections to outside systems, by name. Secrets are names of environment variables: `password: {env: NAME}`."""
 
-    def __init__(self, connections: Mapping[str, Mapping[str, Any]], lake: Mapping[str, Any] | None = None) -> None:
-        self.connections = connections
+    def __init__(
+        self,
+        connections: Mapping[str, Mapping[str, Any]] | None = None,
+        lake: Mapping[str, Any] | None = None,
+        **unknown: Any,
+    ) -> None:
+        self.connections = connections or {}
         self.lake = lake
+        self.unknown = unknown
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel] | None:
@@ -37,17 +43,11 @@ class Connections(dg.Component):
         """Read `attributes:` of a `defs.yaml`."""
         raw = attributes.model_dump() if attributes is not None else {}
         resolved = context.resolution_context.resolve_value(raw)
-        with reported():
-            if strange := sorted(set(resolved) - {"connections", "lake"}):
-                hint = did_you_mean(strange[0], ("connections", "lake"))
-                raise ConfigurationError(f"{strange[0]}: unknown key{hint}", where=str(context.path))
-        return cls(resolved.get("connections") or {}, resolved.get("lake"))
+        return cls(**resolved)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return a resource per connection and direction."""
-        resources: dict[str, Any] = {}
-        with reported():
-            resources = self.resources(where=str(context.path))
+        resources = reported(lambda: self.resources(where=str(context.path)), {})
         return dg.Definitions(resources=resources)
 
     def resources(self, *, where: str) -> dict[str, Any]:
@@ -57,7 +57,8 @@ class Connections(dg.Component):
             ConfigurationError: with every mistake of every connection.
         """
         found: dict[str, Any] = {}
-        mistakes: list[str] = []
+        hints = {name: did_you_mean(name, ("connections", "lake")) for name in self.unknown}
+        mistakes = [f"{name}: unknown key{hint}" for name, hint in hints.items()]
         for name, settings in self.connections.items():
             kind = dict(settings)
             type_name = kind.pop("type", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, get_args
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from etl_resources.exceptions import ConfigurationError, EtlError
 
 Model = TypeVar("Model", bound=BaseModel)
+Result = TypeVar("Result")
 _collected: ContextVar[list[str] | None] = ContextVar("_collected", default=None)
 
 
@@ -77,13 +78,13 @@ def collecting() -> Iterator[list[str]]:
         _collected.reset(token)
 
 
-@contextmanager
-def reported() -> Iterator[None]:
-    """Keep a mistake for the end if someone collects; raise it if not."""
+def reported(build: Callable[[], Result], otherwise: Result) -> Result:
+    """Return what `build` returns; keep its mistake for the end and return `otherwise` if someone collects."""
     try:
-        yield
+        return build()
     except EtlError as error:
         found = _collected.get()
         if found is None:
             raise
         found.append(str(error))
+        return otherwise

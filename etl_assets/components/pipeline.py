@@ -52,10 +52,7 @@ class Pipeline(dg.Component):
         """Return the definitions; every mistake of the pipeline is told, not the first."""
         folder = Path(context.path)
         folder = folder if folder.is_dir() else folder.parent
-        found = dg.Definitions()
-        with reported():
-            found = self.definitions(folder)
-        return found
+        return reported(lambda: self.definitions(folder), dg.Definitions())
 
     def definitions(self, folder: Path) -> dg.Definitions:
         """Return the definitions; contracts and SQL files are looked for in `folder`.
