@@ -30,6 +30,9 @@ class RefusedStatementError(EngineError):
         self.column = diagnosis.get("COLUMN_NAME", "")
 
 
+# Class 22, but about the form of the message and not about a value in it.
+_PROTOCOL = frozenset({"22P03", "22P04"})
+
 _BY_SQLSTATE: tuple[tuple[str, type[EtlError], str], ...] = (
     ("28", CredentialsRejectedError, "check user and password"),
     ("42501", CredentialsRejectedError, "grant the user what it needs"),
@@ -66,7 +69,7 @@ def translate(error: BaseException, where: str) -> EtlError:
     message = diagnosis.get("MESSAGE_PRIMARY") or _tidy(str(error))
     if detail := diagnosis.get("MESSAGE_DETAIL"):
         message = f"{message} ({detail})"
-    if sqlstate[:2] in {"22", "23"}:
+    if sqlstate[:2] in {"22", "23"} and sqlstate not in _PROTOCOL:
         return RefusedStatementError(message, where=where, sqlstate=sqlstate, diagnosis=diagnosis)
     for prefix, kind, fix in _BY_SQLSTATE if sqlstate else ():
         if sqlstate.startswith(prefix):
