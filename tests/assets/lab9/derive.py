@@ -44,7 +44,7 @@ def customers(folder: Path) -> Iterator[tuple[str, dict[str, str], set[str]]]:
             if not identifier:
                 broken.add("required.customer_id")
             if segment(row["segment"]) is None:
-                broken.add("segment_known")
+                broken.add("allowed.segment")
             yield identifier, row, broken
 
 
@@ -55,7 +55,7 @@ def products(folder: Path) -> Iterator[tuple[str, dict[str, Any], set[str]]]:
         if not identifier:
             broken.add("required.product_id")
         if product["specifications"]["price"] <= 0:
-            broken.add("price_positive")
+            broken.add("range.price")
         yield identifier, product, broken
 
 
