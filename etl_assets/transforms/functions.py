@@ -1,0 +1,142 @@
+"""DuckDB functions that Ibis has no name for, and the few expressions that many steps share."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
+from ibis.backends.sql.datatypes import DuckDBType
+
+from etl_assets.transforms.expression import sql_value
+
+_WHITE_SPACE = (
+    "\t\n\x0b\x0c\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+)
+WHITE_SPACE = r"[\t\n\x0b\x0c\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
+"""Unicode's White_Space property as an RE2 class; RE2's own \\s knows ASCII only."""
+
+
+def _call(name: str, result: str | dt.DataType, *arguments: Any) -> Any:
+    values = {f"argument{number}": argument for number, argument in enumerate(arguments)}
+    return sql_value(f"{name}({', '.join(values)})", result, **values)
+
+
+def trim(text: ir.Value) -> ir.StringValue:
+    """Remove Unicode white space from both ends."""
+    trimmed: ir.StringValue = _call("trim", "string", text, _WHITE_SPACE)
+    return trimmed
+
+
+def is_blank(value: ir.Value) -> ir.BooleanValue:
+    """Tell whether a value is NULL or text of nothing but white space; never NULL."""
+    if not value.type().is_string():
+        return value.isnull()
+    return trim(value).fill_null("") == ""
+
+
+def nfc_normalize(text: ir.Value) -> ir.StringValue:
+    """Compose to Unicode form NFC."""
+    composed: ir.StringValue = _call("nfc_normalize", "string", text)
+    return composed
+
+
+def full_match(text: ir.Value, pattern: str) -> ir.BooleanValue:
+    """Tell whether an RE2 pattern matches all of the text."""
+    matches: ir.BooleanValue = _call("regexp_full_match", "boolean", text, pattern)
+    return matches
+
+
+def extract_all(text: ir.Value, pattern: str) -> ir.ArrayValue:
+    """Return all matches of an RE2 pattern."""
+    matches: ir.ArrayValue = _call("regexp_extract_all", "array<string>", text, pattern)
+    return matches
+
+
+def translate(text: ir.Value, characters: str, others: str) -> ir.StringValue:
+    """Replace characters one by one."""
+    replaced: ir.StringValue = _call("translate", "string", text, characters, others)
+    return replaced
+
+
+def sha256(text: ir.Value) -> ir.StringValue:
+    """Return 64 hexadecimal digits."""
+    digest: ir.StringValue = _call("sha256", "string", text)
+    return digest
+
+
+def stop(message: str, kind: dt.DataType) -> ir.Value:
+    """Stop the query where this is evaluated; stands for a value of the type."""
+    never: ir.Value = _call("error", "string", message).cast(kind)
+    return never
+
+
+def try_strptime(text: ir.Value, written: str, *, zoned: bool) -> ir.TimestampValue:
+    """Read a timestamp, or NULL."""
+    moment: ir.TimestampValue = _call("try_strptime", dt.Timestamp("UTC") if zoned else dt.timestamp, text, written)
+    return moment
+
+
+def round_half(value: ir.NumericValue, digits: int, *, even: bool) -> ir.NumericValue:
+    """Round half to even, or half away from zero; the type stays."""
+    # DuckDB gives a rounded decimal another scale, which Ibis does not know: the cast has to be in the SQL
+    cast = f"CAST({'round_even' if even else 'round'}(x, {digits}) AS {DuckDBType.to_string(value.type())})"
+    rounded: ir.NumericValue = sql_value(cast, value.type(), x=value)
+    return rounded
+
+
+def whole(value: ir.NumericValue) -> ir.NumericValue:
+    """Return numbers that are whole, and NULL for the others."""
+    test = "isfinite(x) AND x = trunc(x)" if value.type().is_floating() else "x = trunc(x)"
+    kept: ir.NumericValue = sql_value(f"CASE WHEN {test} THEN x END", value.type(), x=value)
+    return kept
+
+
+def finite(value: ir.NumericValue) -> ir.NumericValue:
+    """Return numbers that are finite, and NULL for NaN and infinity."""
+    if not value.type().is_floating():
+        return value
+    kept: ir.NumericValue = sql_value("CASE WHEN isfinite(x) THEN x END", value.type(), x=value)
+    return kept
+
+
+def microseconds(moment: ir.TimestampValue) -> ir.IntegerValue:
+    """Return microseconds since 1970, of the instant where there is a zone."""
+    count: ir.IntegerValue = _call("epoch_us", "int64", moment)
+    return count
+
+
+def hexadecimal(data: ir.BinaryValue) -> ir.StringValue:
+    """Return bytes as hexadecimal digits."""
+    digits: ir.StringValue = _call("hex", "string", data)
+    return digits
+
+
+def json(value: ir.Value) -> ir.StringValue:
+    """Return a nested value as JSON text."""
+    written: ir.StringValue = sql_value("CAST(to_json(x) AS VARCHAR)", "string", x=value)
+    return written
+
+
+def exact(number: str) -> ir.DecimalScalar:
+    """Return a decimal literal, as exact as it is written."""
+    scale = max(0, -int(Decimal(number).as_tuple().exponent))
+    literal: ir.DecimalScalar = ibis.literal(number).cast(dt.Decimal(38, min(scale, 38)))
+    return literal
+
+
+def quantile_disc(value: ir.NumericValue, at: float) -> ir.NumericValue:
+    """Aggregate: the value of the column at a quantile."""
+    quantile: ir.NumericValue = _quantile_disc(value.type())(value, at)
+    return quantile
+
+
+@lru_cache
+def _quantile_disc(kind: dt.DataType) -> Any:
+    def quantile_disc(number, at):  # noqa: ARG001 - Ibis takes the names
+        return None
+
+    return ibis.udf.agg.builtin(quantile_disc, signature=((kind, dt.float64), kind))
