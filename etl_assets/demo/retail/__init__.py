@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from etl_resources.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from etl_assets.demo.retail.truth import Truth
@@ -17,8 +20,14 @@ def generate(directory: Path, *, rows: int, seed: int) -> Truth:
     and `seed` give the same bytes. Memory holds the customers, the products and a hundred thousand sales at a time.
 
     Raises:
-        ConfigurationError: `rows` is out of range.
+        ConfigurationError: `rows` is out of range, or the extra `demo` is not installed.
     """
+    if importlib.util.find_spec("numpy") is None:
+        raise ConfigurationError(
+            "the generator needs numpy, which is not installed",
+            where="package numpy",
+            fix="pip install 'etl-platform[demo]'",
+        )
     from etl_assets.demo.retail import generator
 
     return generator.generate(directory, rows=rows, seed=seed)

@@ -52,6 +52,13 @@ def test_a_number_of_rows_that_cannot_be_made_is_refused(rows: int, tmp_path: Pa
     assert not (tmp_path / "shop").exists()
 
 
+def test_without_numpy_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"etl-platform\[demo\]"):
+        generate(tmp_path / "shop", rows=ROWS, seed=1)
+    assert not (tmp_path / "shop").exists()
+
+
 @pytest.mark.parametrize("stream", ["customers", "products", "sales"])
 def test_every_record_of_a_file_has_one_fate(shop: tuple[Path, Truth], stream: str) -> None:
     _, truth = shop
