@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,17 @@ import yaml
 from etl_assets.transforms.step import parse_steps
 from etl_checks.contract import load_contract
 from etl_checks.lint import lint_contract
+from tests.assets.demo.running import Ran, run
 from tests.assets.lab9 import derive
 
 HERE = Path(__file__).parent
 PIPELINE = HERE / "pipeline"
 EXPECTED = json.loads((HERE / "expected.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def ran(lab9_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return run(PIPELINE, lab9_folder, tmp_path_factory.mktemp("lake"))
 
 
 def rows_by_fate(stream: str) -> dict[str, int]:
@@ -69,6 +76,32 @@ def test_the_fates_by_the_first_rule_that_is_broken() -> None:
 def test_no_segment_is_lost() -> None:
     assert sum(EXPECTED["segments"].values()) == 2_500
     assert EXPECTED["segments"]["VIP"] == 120
+
+
+def test_the_pipeline_gives_every_record_its_fate(ran: Ran) -> None:
+    for stream in EXPECTED["fates"]:
+        told = {fate if fate == "kept" else f"rejected:{fate}": rows for fate, rows in rows_by_fate(stream).items()}
+        assert ran.fates(stream) == told
+        assert ran.unlisted[stream] == (), "everything that arrives is in silver"
+        assert dict(ran.warnings[stream]) == EXPECTED["warnings"].get(stream, {})
+    with ran.tables() as (session, relation):
+        customers, sales = relation("silver", "customers"), relation("silver", "sales")
+        segments = session.execute(f"SELECT segment, count(*) FROM {customers} GROUP BY segment")
+        assert dict(segments) == EXPECTED["segments"]
+        lost = f"SELECT count(*) FROM {sales} WHERE line_total IS NULL OR sold_at IS NULL"
+        assert session.execute(lost) == [(0,)]
+        revenue = session.execute(f"SELECT sum(revenue) FROM {relation('gold', 'revenue_by_segment_and_month')}")
+        assert revenue == session.execute(f"SELECT sum(line_total) FROM {sales}")
+
+
+def test_no_digit_of_a_phone_number_is_lost(ran: Ran, lab9_folder: Path) -> None:
+    raw = {key: row["phone"] for key, row, _ in derive.customers(lab9_folder)}
+    with ran.tables() as (session, relation):
+        phones = dict(session.execute(f"SELECT customer_id, phone FROM {relation('silver', 'customers')}"))
+    for key, written in raw.items():
+        digits, kept = (re.sub(r"[^0-9]", "", text or "") for text in (written, phones[key]))
+        assert kept.endswith(digits), (written, phones[key])
+        assert bool(written) == bool(phones[key])
 
 
 @pytest.mark.parametrize("stream", ["customers", "products", "sales"])
