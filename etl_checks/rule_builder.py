@@ -208,7 +208,7 @@ def describe(kind: Kind, columns: tuple[str, ...], params: dict[str, Any], thres
     ]
     text = {
         "required": f"{name} is there",
-        "unique": f"{name} is unique",
+        "unique": f"{name} is unique" if len(columns) == 1 else f"{name} are unique together",
         "range": f"{name} is {' and '.join(limits)}",
         "length": f"the length of {name} is {' and '.join(limits)}",
         "pattern": f"{name} matches {params.get('pattern')}",

@@ -49,6 +49,8 @@ class Threshold:
     @property
     def tolerates(self) -> bool:
         """Whether a table with a bad row can pass."""
+        if self.operator == "mustBeLessThan":
+            return self.percent or self.value != 1
         return not (self.value == 0 and self.operator in ("mustBe", "mustBeLessOrEqualTo"))
 
     def holds(self, number: int, checked: int) -> bool:
