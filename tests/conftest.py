@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.servers.postgres import PostgresServer, running_postgres
+from tests.servers.postgres import PostgresServer, shared_postgres
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """A private PostgreSQL of this worker (one each is cheaper than a lock: it starts in under a second)."""
-    with running_postgres() as server:
-        yield server
+def postgres_server() -> PostgresServer:
+    """A private PostgreSQL of this worker (one each is cheaper than a lock: it starts in about a second)."""
+    return shared_postgres()
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import pwd
 import shutil
@@ -12,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,17 @@ def running_postgres(settings: dict[str, str] | None = None) -> Iterator[Postgre
     finally:
         server.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@functools.cache
+def shared_postgres() -> PostgresServer:
+    """Return the one server of this process, started at the first call and stopped when the process ends.
+
+    Tests take a database of their own in it; those that stop it or break it use `running_postgres`.
+    """
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(running_postgres())
 
 
 @contextmanager
