@@ -131,12 +131,12 @@ def record_ends(data: bytes, dialect: Dialect) -> tuple[Positions, bool]:
     octets = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(octets == NEWLINE)
     if dialect.escape:
-        ends = ends[~_escaped(octets, ends, ord(dialect.escape))]
+        ends = ends[~escaped(octets, ends, ord(dialect.escape))]
     if not dialect.quote or dialect.quote.encode() not in data:
         return ends, False
     quotes = np.flatnonzero(octets == ord(dialect.quote))
     if dialect.escape:
-        quotes = quotes[~_escaped(octets, quotes, ord(dialect.escape))]
+        quotes = quotes[~escaped(octets, quotes, ord(dialect.escape))]
     in_doubt = _first_misplaced(octets, quotes, dialect)
     if in_doubt is not None:
         ends = ends[: np.searchsorted(ends, in_doubt)]
@@ -158,7 +158,7 @@ def _blank(data: bytes, ends: Positions) -> NDArray[np.bool_]:
     return blank
 
 
-def _escaped(octets: NDArray[np.uint8], at: Positions, escape: int) -> NDArray[np.bool_]:
+def escaped(octets: NDArray[np.uint8], at: Positions, escape: int) -> NDArray[np.bool_]:
     """Tell which positions stand behind an odd number of escape characters."""
     import numpy as np
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import glob
+import io
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -54,6 +55,7 @@ class Storage:
     options: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     client_options: Mapping[str, str] = field(default_factory=dict)
+    _stores: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def find(self, pattern: str) -> list[FileInfo]:
         """Return the files that match a path or glob, by path; none: an empty list. `**` spans folders."""
@@ -85,7 +87,7 @@ class Storage:
             import obstore
 
             store, key = self.store(path)
-            return cast("IO[bytes]", obstore.open_reader(store, key, buffer_size=_READ_AHEAD))
+            return cast("IO[bytes]", _ObjectFile(obstore.open_reader(store, key, buffer_size=_READ_AHEAD), path))
 
     def nearest(self, pattern: str) -> list[str]:
         """Return names beside `pattern` that look like it, for an error message."""
@@ -104,16 +106,19 @@ class Storage:
         from obstore.store import from_url
 
         scheme, _, rest = uri.partition("://")
-        root, _, key = rest.partition("/")
-        config = {**self.options, **{name: secret.reveal() for name, secret in self.secrets.items()}}
-        retry: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
-        try:
-            return from_url(
-                f"{scheme}://{root}", config=cast("Any", config), client_options=cast("Any", dict(self.client_options)),
-                retry_config=retry,
-            ), key  # fmt: skip
-        except (BaseError, ValueError) as error:
-            raise ConfigurationError(f"no object store for {scheme}://{root}: {error}", where=uri) from None
+        name, _, key = rest.partition("/")
+        root = f"{scheme}://{name}"
+        if root not in self._stores:
+            config = {**self.options, **{name: secret.reveal() for name, secret in self.secrets.items()}}
+            retry: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
+            try:
+                self._stores[root] = from_url(
+                    root, config=cast("Any", config), client_options=cast("Any", dict(self.client_options)),
+                    retry_config=retry,
+                )  # fmt: skip
+            except (BaseError, ValueError) as error:
+                raise ConfigurationError(f"no object store for {root}: {_first_line(error)}", where=uri) from None
+        return self._stores[root], key
 
     def _find_local(self, pattern: str) -> list[FileInfo]:
         local = local_path(pattern)
@@ -144,6 +149,39 @@ class Storage:
         for page in obstore.list(store, prefix or None):
             for meta in page:
                 yield _info(folder[: len(folder) - len(prefix)] + meta["path"], cast("Mapping[str, Any]", meta))
+
+
+class _ObjectFile(io.RawIOBase):
+    """An object as a Python file; obstore's own gives bytes of a type of its own, and errors of its own."""
+
+    def __init__(self, reader: Any, path: str) -> None:
+        self._reader, self._path = reader, path
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        with storage_errors(self._path):
+            return bytes(self._reader.read(size) if size >= 0 else self._reader.read())
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._reader.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._reader.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._reader.close()
+        super().close()
 
 
 def _info(path: str, meta: Mapping[str, Any]) -> FileInfo:
@@ -191,10 +229,13 @@ def storage_errors(where: str) -> Iterator[None]:
     except OSError as error:
         raise UnavailableError(f"{where} could not be accessed: {error}", where=where) from error
     except Exception as error:  # obstore's errors cannot be named here without importing obstore
-        raise _of_object_store(error, where) from error
+        known = _of_object_store(error, where)
+        if known is None:
+            raise
+        raise known from error
 
 
-def _of_object_store(error: Exception, where: str) -> Exception:
+def _of_object_store(error: Exception, where: str) -> EtlError | None:
     from obstore import exceptions as store_errors
 
     text = _first_line(error)
@@ -206,7 +247,7 @@ def _of_object_store(error: Exception, where: str) -> Exception:
         return NotFoundError(f"{where} is not there", where=where, fix="check bucket and path")
     if isinstance(error, store_errors.BaseError):
         return UnavailableError(f"the store did not answer: {text}", where=where)
-    return error
+    return None
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -54,20 +54,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(fixture, [_param(h, case) for h in _harnesses(kind)], indirect=True)
 
 
-def _running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    harness = request.param(tmp_path_factory.mktemp(request.param.name))
-    harness.start()
-    try:
-        yield harness
-    finally:
+@pytest.fixture(scope="session")
+def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[type[Any]], Any]]:
+    """Start every harness once; a parametrized fixture of session scope would start it again and again."""
+    started: dict[type[Any], Any] = {}
+
+    def get(harness: type[Any]) -> Any:
+        if harness not in started:
+            new = harness(tmp_path_factory.mktemp(harness.name))
+            new.start()
+            started[harness] = new
+        return started[harness]
+
+    yield get
+    for harness in started.values():
         harness.stop()
 
 
-@pytest.fixture(scope="session")
-def source_harness(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SourceHarness]:
-    yield from _running(request, tmp_path_factory)
+@pytest.fixture
+def source_harness(request: pytest.FixtureRequest, _running: Callable[[type[Any]], Any]) -> SourceHarness:
+    harness: SourceHarness = _running(request.param)
+    return harness
 
 
-@pytest.fixture(scope="session")
-def target_harness(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TargetHarness]:
-    yield from _running(request, tmp_path_factory)
+@pytest.fixture
+def target_harness(request: pytest.FixtureRequest, _running: Callable[[type[Any]], Any]) -> TargetHarness:
+    harness: TargetHarness = _running(request.param)
+    return harness

@@ -1,0 +1,191 @@
+"""JSON text to Arrow: whole blocks at once, or a single record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from etl_resources.files import json_types
+from etl_resources.files.chunks import blocks_of
+from etl_resources.files.csv_records import Block, Dialect, Piece, record_pieces
+from etl_resources.files.json_records import Document, parse_path, scan
+from etl_resources.files.json_types import exact_as_float
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_LINES = Dialect(quote=None)
+_SPACE = b" \t\r\n"
+_PARTS = 16
+_LONG_RUN = 16
+_MAX_DEPTH = 100
+_STEP = 64
+_LONG_NUMBER = re.compile(rb'(?<![\w".+-])-?\d[\d.]{15,}(?:[eE][+-]?\d+)?')
+
+
+@dataclass(frozen=True)
+class JsonSettings:
+    """How JSON is written: `lines` is one record per line, else `records` is the path of keys to the array."""
+
+    lines: bool = False
+    records: str | None = None
+    encoding: str = "utf-8"
+    max_record_bytes: int = 8 << 20
+
+
+Numbered = tuple[int, bytes]
+
+
+def pieces(stream: IO[bytes], origin: str, settings: JsonSettings) -> Iterator[Piece]:
+    """Yield the stream as blocks of whole records, and what cannot be one."""
+    blocks = blocks_of(stream, settings.encoding, origin)
+    if settings.lines:
+        return record_pieces(blocks, _LINES, first_line=1, max_record_bytes=settings.max_record_bytes)
+    return Document(blocks, origin, settings.max_record_bytes).records(parse_path(settings.records))
+
+
+def parse_block(data: bytes, records: int, schema: pa.Schema | None, *, lines: bool) -> pa.Table | None:
+    """Parse whole records at once; None: something in them is a surprise. Without a schema the types are guessed."""
+    import pyarrow as pa
+    import pyarrow.json as pj
+
+    if _may_be_deep(data) or not _is_utf8(data):
+        return None
+    # As elements of one array: Arrow crashes on a line that says null, and takes two objects on a line for two rows.
+    body = data.strip(_SPACE).replace(b"\n", b",\n") if lines else data.strip(_SPACE + b",")
+    array = b'{"r":[' + body + b"]}"
+    known = pa.schema([("r", pa.list_(pa.struct(list(schema))))]) if schema is not None else None
+    try:
+        options = pj.ParseOptions(
+            explicit_schema=known, unexpected_field_behavior="infer" if known is None else "error"
+        )
+        read = pj.ReadOptions(use_threads=False, block_size=len(array) + 1)
+        column = pj.read_json(pa.BufferReader(array), read, options).column(0).combine_chunks()
+    except (pa.ArrowInvalid, UnicodeDecodeError, pa.ArrowNotImplementedError):
+        return None
+    if not pa.types.is_list(column.type) or not pa.types.is_struct(column.type.value_type):
+        return None
+    rows = column.values
+    if len(column) != 1 or len(rows) != records or rows.null_count:
+        return None
+    table = pa.Table.from_arrays(rows.flatten(), schema=pa.schema(list(rows.type)))
+    return None if _digits_lost(body, table) else table
+
+
+def parts_of(block: Block, *, lines: bool) -> Iterator[list[Numbered]]:
+    """Yield the records of a block in small lists, each record with its line."""
+    records = list(_lines(block) if lines else _elements(block))
+    size = max(1, -(-len(records) // _PARTS))
+    for n in range(0, len(records), size):
+        yield records[n : n + size]
+
+
+def _lines(block: Block) -> Iterator[Numbered]:
+    for n, line in enumerate(block.data.split(b"\n"), block.line):
+        if line.strip(_SPACE):
+            yield n, line.strip(_SPACE)
+
+
+def _elements(block: Block) -> Iterator[Numbered]:
+    """Yield objects and arrays one by one, and what stands between them, which cannot be a record, apart."""
+    import numpy as np
+
+    found = scan(block.data, 0)
+    opens = found.at[(found.depth == 1) & (np.diff(found.depth, prepend=0) > 0)]
+    at, line = 0, block.line
+    for start, end in zip(opens.tolist(), found.at[found.depth == 0].tolist(), strict=True):
+        between = block.data[at:start]
+        if scalars := between.strip(_SPACE + b","):
+            yield line + between[: between.index(scalars)].count(b"\n"), scalars
+        line += between.count(b"\n")
+        yield line, block.data[start : end + 1]
+        at, line = end + 1, line + block.data.count(b"\n", start, end + 1)
+
+
+def loads_object(record: bytes) -> dict[str, Any]:
+    """Parse one record.
+
+    Raises:
+        ValueError: it is no JSON object, or an ambiguous one.
+    """
+    try:
+        value = json_types.loads(record)
+    except RecursionError:
+        value = None
+    if value is None or _depth(value) > _MAX_DEPTH:
+        raise ValueError(f"null, or nested more than {_MAX_DEPTH} deep")
+    if isinstance(value, json_types.Duplicated):
+        raise ValueError("an object in which a key comes twice")  # noqa: TRY004 - a bad record, as others are
+    if not isinstance(value, dict):
+        raise ValueError("not an object")  # noqa: TRY004
+    return value
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level and depth <= _MAX_DEPTH:
+        level = [v for x in level for v in (x.values() if isinstance(x, dict) else x if isinstance(x, list) else ())]
+        depth += 1
+    return depth
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Tell whether text is valid; Arrow's JSON parser does not look."""
+    try:
+        return data.isascii() or bool(data.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _may_be_deep(text: bytes) -> bool:
+    """Tell whether brackets may be nested so deep that Arrow's recursive parser would crash for want of stack.
+
+    Counts brackets in strings, too, so it may be wrong to the safe side.
+    """
+    import numpy as np
+
+    octets = np.frombuffer(text, np.uint8)
+    octets = octets[: len(octets) // _STEP * _STEP].reshape(-1, _STEP) | np.uint8(32)  # takes [ for {, and ] for }
+    opened = np.count_nonzero(octets == ord("{"), axis=1) - np.count_nonzero(octets == ord("}"), axis=1)
+    return bool(len(opened)) and int(np.cumsum(opened).max()) > _STEP
+
+
+def _digits_lost(text: bytes, table: pa.Table) -> bool:
+    """Tell whether a float64 of the table may have fewer digits than the text; cheap where no number is long."""
+    import pyarrow.compute as pc
+
+    if not _has_long_run(text):
+        return False
+    numbers = _LONG_NUMBER.findall(text)
+    fractions = [n for n in numbers if b"." in n or b"e" in n.lower()]
+    floats = [f for c in table.itercolumns() for f in _float_leaves(c.combine_chunks())]
+    if len(fractions) < len(numbers) and any((pc.max(pc.abs(f)).as_py() or 0) >= 2**53 for f in floats):
+        return True
+    return bool(floats) and not all(exact_as_float(n.decode()) for n in fractions)
+
+
+def _has_long_run(text: bytes) -> bool:
+    """Tell whether 16 digits or dots follow each other. Any such run covers two neighbours of every eighth byte."""
+    import numpy as np
+
+    octets = np.frombuffer(text, np.uint8)
+    stride = _LONG_RUN // 2
+    every = (octets[::stride] - np.uint8(ord("."))) < 12
+    both = np.flatnonzero(every[:-1] & every[1:]) * stride
+    for offset in range(1, stride):
+        both = both[(octets[both + offset] - np.uint8(ord("."))) < 12]
+    return bool(len(both))
+
+
+def _float_leaves(column: Any) -> Iterator[Any]:
+    from pyarrow import types
+
+    if types.is_floating(column.type):
+        yield column
+    elif types.is_list(column.type):
+        yield from _float_leaves(column.flatten())
+    elif types.is_struct(column.type):
+        for child in column.flatten():
+            yield from _float_leaves(child)

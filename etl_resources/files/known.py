@@ -1,0 +1,85 @@
+"""Which files have been loaded, as a position: by path, size, modification time and content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from etl_resources.files.storage import FileInfo, Storage
+
+_HASH_BYTES = 8
+_BLOCK = 1 << 20
+
+
+@dataclass
+class KnownFiles:
+    """Loaded files: path -> [size, modified (ns), content hash]."""
+
+    files: dict[str, list[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, position: Mapping[str, Any] | None) -> KnownFiles:
+        """Return what `dump` wrote."""
+        if not position:
+            return cls()
+        root = position["root"]
+        return cls({root + name: list(entry) for name, entry in position["files"].items()})
+
+    def dump(self) -> dict[str, Any]:
+        """Return it as part of a position, the folder that all paths have in common written once."""
+        ends = (min(self.files, default=""), max(self.files, default=""))
+        root = os.path.commonprefix(ends).rpartition("/")[0]  # noqa: RUF071 - cut at a folder, and right for URIs, too
+        root += "/" if root else ""
+        return {"root": root, "files": {path[len(root) :]: entry for path, entry in self.files.items()}}
+
+    def is_loaded(self, info: FileInfo, storage: Storage) -> bool:
+        """Tell whether the content of a file has been loaded; one that was only touched is remembered as it is now."""
+        entry = self.files.get(info.path)
+        if entry is None:
+            return False
+        size, modified_ns, known = entry
+        if info.etag is not None:
+            return bool(known == info.etag)
+        if (size, modified_ns) == (info.size, info.modified_ns):
+            return True
+        if size != info.size or known != content_hash(info.path, storage):
+            return False
+        self.add(info, known)
+        return True
+
+    def add(self, info: FileInfo, content: str) -> None:
+        """Remember a file that has been read to its end; of an object store the entity tag stands for the content."""
+        self.files[info.path] = [info.size, info.modified_ns, info.etag or content]
+
+
+def content_hash(path: str, storage: Storage) -> str:
+    """Return the hash of a file, read to its end."""
+    with storage.open(path) as stream:
+        reader = HashingReader(stream)
+        return reader.finish()
+
+
+class HashingReader(io.RawIOBase):
+    """Passes a file through and computes its hash on the way."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._hash, self.size = stream, hashlib.sha256(), 0
+
+    def readable(self) -> bool:  # noqa: D102
+        return True
+
+    def read(self, size: int = -1) -> bytes:  # noqa: D102
+        block = bytes(self._stream.read(size))
+        self._hash.update(block)
+        self.size += len(block)
+        return block
+
+    def finish(self) -> str:
+        """Read what is left and return the hash."""
+        while self.read(_BLOCK):
+            pass
+        return self._hash.digest()[:_HASH_BYTES].hex()

@@ -1,0 +1,121 @@
+"""A private S3 (moto, in a process of its own), and a proxy in front of it that can cut the line."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+BUCKET = "lake"
+
+
+@dataclass(frozen=True)
+class S3:
+    """`options`, `secrets` and `client_options` are what a file source or target needs to reach it."""
+
+    port: int
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {"endpoint": f"http://127.0.0.1:{self.port}", "region": "us-east-1"}
+
+    @property
+    def secrets(self) -> dict[str, dict[str, str]]:
+        return {"access_key_id": {"env": "TEST_S3_KEY"}, "secret_access_key": {"env": "TEST_S3_SECRET"}}
+
+    @property
+    def client_options(self) -> dict[str, str]:
+        return {"allow_http": "true", "timeout": "20s"}
+
+
+@contextmanager
+def running_s3(*, open_requests: int | None = None) -> Iterator[S3]:
+    """Start a server with an empty bucket; after `open_requests` requests it checks credentials (None: never)."""
+    os.environ.setdefault("TEST_S3_KEY", "key")
+    os.environ.setdefault("TEST_S3_SECRET", "secret")
+    port = free_port()
+    environment = dict(os.environ, MOTO_PORT=str(port))
+    if open_requests is not None:
+        environment["INITIAL_NO_AUTH_ACTION_COUNT"] = str(open_requests)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        _wait(port, server)
+        _create_bucket(port)
+        yield S3(port)
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        assert server.poll() is None, "moto ended"
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    raise AssertionError("moto did not start")
+
+
+def _create_bucket(port: int) -> None:
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("PUT", f"/{BUCKET}", headers={"Host": "s3.amazonaws.com"})
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+@contextmanager
+def cutting_proxy(target: int, after_bytes: int) -> Iterator[int]:
+    """Pass connections on to `target` until `after_bytes` have come back in all; then drop them and refuse new ones."""
+    left = after_bytes
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0.2)
+    over = threading.Event()
+    lock = threading.Lock()
+
+    def pump(source: socket.socket, sink: socket.socket, *, counted: bool) -> None:
+        nonlocal left
+        with suppress(OSError):
+            while not over.is_set() and (data := source.recv(65_536)):
+                with lock:
+                    left -= len(data) if counted else 0
+                    if left <= 0:
+                        over.set()
+                        break
+                sink.sendall(data)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        while not over.is_set():
+            with suppress(TimeoutError):
+                client, _ = listener.accept()
+                server = socket.create_connection(("127.0.0.1", target))
+                threading.Thread(target=pump, args=(client, server), kwargs={"counted": False}, daemon=True).start()
+                threading.Thread(target=pump, args=(server, client), kwargs={"counted": True}, daemon=True).start()
+        listener.close()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        over.set()
+        thread.join(5)
