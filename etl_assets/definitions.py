@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from etl_assets.components.mistakes import collecting, did_you_mean
+from etl_assets.loading import load_defs_folder
 from etl_resources.engines.duckdb import DuckDB
 from etl_resources.exceptions import ConfigurationError
 from etl_resources.lake import Lake
@@ -20,7 +21,7 @@ def load(root: Path) -> dg.Definitions:
         ConfigurationError: with every mistake of every pipeline, and every dependency that nothing produces.
     """
     with collecting() as mistakes:
-        loaded = dg.load_from_defs_folder(path_within_project=root)
+        loaded = load_defs_folder(root)
         mistakes.extend(missing_dependencies(loaded))
     if mistakes:
         listed = "\n\n".join(mistakes)

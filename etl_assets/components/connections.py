@@ -47,7 +47,8 @@ class Connections(dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return a resource per connection and direction."""
-        resources = reported(lambda: self.resources(where=str(context.path)), {})
+        nothing: dict[str, Any] = {}
+        resources = reported(lambda: self.resources(where=str(context.path)), nothing)
         return dg.Definitions(resources=resources)
 
     def resources(self, *, where: str) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class _Parts:
         def build() -> list[Any]:
             stream.check()
             silver = stream.silver_asset()
-            stream.silver(None, None)  # parses steps, contract and foreign keys: their mistakes belong here
+            stream.silver_spec()  # parses steps, contract and foreign keys: their mistakes belong here
             self.checks += stream.contract_checks()
             return [stream.external(), stream.bronze(), *silver]
 

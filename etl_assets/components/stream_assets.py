@@ -18,7 +18,7 @@ from etl_resources.registry import source_type
 from etl_resources.source import Capture, Snapshot, Source, Stream, StreamOptions, Window
 
 if TYPE_CHECKING:
-    from etl_assets.silver import Silver
+    from etl_assets.silver import Silver, SilverSpec
     from etl_checks.contract import Contract
 
 
@@ -136,10 +136,16 @@ class StreamAssets:
 
     def silver(self, lake: Any, engine: Any) -> "Silver":
         """Return the silver table."""
-        from etl_assets.silver import Silver, SilverSpec
+        from etl_assets.silver import Silver
+
+        return Silver(lake, engine, self.silver_spec())
+
+    def silver_spec(self) -> "SilverSpec":
+        """Return what the silver table is made of; mistakes in steps, contract and foreign keys are raised here."""
+        from etl_assets.silver import SilverSpec
         from etl_assets.transforms import parse_steps
 
-        spec = SilverSpec(
+        return SilverSpec(
             pipeline=self.pipeline.name,
             name=self.name,
             key=self.model.key,
@@ -150,7 +156,6 @@ class StreamAssets:
             snapshot=isinstance(self.capture, Snapshot),
             references=self.references(),
         )
-        return Silver(lake, engine, spec)
 
     def references(self) -> Mapping[str, tuple[str, ...]]:
         """Return the tables that the contract's foreign keys name -> their keys in the lake."""

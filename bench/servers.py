@@ -1,0 +1,45 @@
+"""The PostgreSQL server of the bench and what is in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+
+from tests.servers.postgres import PostgresServer
+
+TABLE = """
+    CREATE TABLE {name} AS
+    SELECT i AS id, (i * 7919) % 1000003 AS customer, 'sku-' || (i % 50021) AS product, md5(i::text) AS reference,
+        (ARRAY['new', 'paid', 'sent', 'done'])[1 + i % 4] AS status,
+        (((i * 37) % 1000000) / 100.0)::numeric(12, 2) AS amount,
+        (i % 97)::int AS quantity, timestamp '2024-01-01' + i * interval '3 seconds' AS ordered_at,
+        timestamptz '2024-01-01 00:00+00' + i * interval '3 seconds' AS updated_at
+    FROM generate_series(1::bigint, {rows}) AS i
+"""
+
+
+@contextlib.contextmanager
+def server(folder: Path) -> Iterator[PostgresServer]:
+    """Start a private server in `folder`, with room for the bench's tables."""
+    folder.mkdir(parents=True, exist_ok=True)
+    running = PostgresServer(folder, settings={"shared_buffers": "256MB", "max_wal_size": "16GB"})
+    running.initialise()
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def fill(port: int, rows: int) -> str:
+    """Create the table `orders_<rows>` of nine mixed columns and return its name."""
+    name = f"orders_{rows}"
+    with psycopg.connect(
+        host="127.0.0.1", port=port, user="postgres", dbname="postgres", autocommit=True
+    ) as connection:
+        connection.execute(TABLE.format(name=name, rows=rows))
+        connection.execute(f"VACUUM ANALYZE {name}")
+    return name
