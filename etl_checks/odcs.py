@@ -37,8 +37,8 @@ def parse_yaml(text: str, file: Path) -> tuple[Any, Mistakes]:
     finally:
         loader.dispose()
     mistakes = Mistakes(file, text, document)
-    for line, key in loader.twice:
-        mistakes.add((), f"the key {key!r} comes a second time in line {line}")
+    for line, problem in loader.bad_keys:
+        mistakes.add((), f"the key {problem} in line {line}")
     if not isinstance(document, dict):
         mistakes.add((), "a contract is a mapping that starts with apiVersion, kind, id, version")
     return document, mistakes
@@ -51,15 +51,19 @@ def _loader() -> type[Any]:
     class Loader(yaml.CSafeLoader):
         def __init__(self, text: str) -> None:
             super().__init__(text)
-            self.twice: list[tuple[int, str]] = []
+            self.bad_keys: list[tuple[int, str]] = []
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
             seen: set[str] = set()
             for key, _ in node.value:
-                if str(key.value) in seen:
-                    self.twice.append((key.start_mark.line + 1, key.value))
-                seen.add(str(key.value))
-            return super().construct_mapping(node, deep)
+                if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+                    self.bad_keys.append((key.start_mark.line + 1, f"{key.value!r} is no text: quote it"))
+                elif key.value in seen:
+                    self.bad_keys.append((key.start_mark.line + 1, f"{key.value!r} comes a second time"))
+                else:
+                    seen.add(key.value)
+            mapping = super().construct_mapping(node, deep)
+            return {str(key): value for key, value in mapping.items()}
 
     Loader.yaml_implicit_resolvers = {
         first: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:timestamp"]
@@ -78,7 +82,11 @@ def check_schema(document: Any, mistakes: Mistakes) -> None:
     for error, place in zip(errors, places, strict=True):
         # A key counts as unevaluated as soon as anything else in its object is wrong: then it is only an echo.
         if error.kind.name == "unevaluatedProperties" and not mistakes.touch(place):
-            for key in _unexpected(error):
+            keys = _unexpected(error)
+            if set(keys) & set(OPERATORS):
+                mistakes.add((*place, "metric"), "is missing: what is it that must be so?")
+                continue
+            for key in keys:
                 mistakes.add((*place, key), f"{key!r} does not go with the type that is given here")
 
 

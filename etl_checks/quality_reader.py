@@ -40,9 +40,7 @@ def read_quality(entry: dict[str, Any], place: Place, builder: RuleBuilder, colu
     elif "metric" not in entry:
         builder.mistakes.add((*place, "metric"), f"is missing: {listed(_ARGUMENTS)}")
     else:
-        threshold = builder.threshold(entry, place, counts_bad_rows=entry["metric"] != "rowCount")
-        library = _LibraryRule(entry, entry["metric"], entry.get("arguments") or {}, place, builder, column, threshold)
-        library.read()
+        _LibraryRule(entry, entry["metric"], entry.get("arguments") or {}, place, builder, column).read()
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,6 @@ class _LibraryRule:
     place: Place
     builder: RuleBuilder
     column: str | None
-    threshold: Threshold
 
     def read(self) -> None:
         if not self._arguments_known() or not self._placed():
@@ -72,7 +69,10 @@ class _LibraryRule:
             self._read_invalid(self.column)
 
     def _add(self, kind: Any, columns: tuple[str, ...], params: dict[str, Any] | None = None) -> None:
-        self.builder.add(kind, columns, self.place, self.entry, params=params, threshold=self.threshold)
+        self.builder.add(kind, columns, self.place, self.entry, params=params, threshold=self._threshold())
+
+    def _threshold(self) -> Threshold:
+        return self.builder.threshold(self.entry, self.place, counts_bad_rows=self.metric != "rowCount")
 
     def _mistake(self, message: str, *steps: str) -> None:
         self.builder.mistakes.add((*self.place, *steps), message)
@@ -129,4 +129,4 @@ class _LibraryRule:
             else:
                 self._mistake("a pattern is a string, and for a column of strings", "arguments", "pattern")
         elif values := self._listed("validValues"):
-            self.builder.add_allowed(values, column, self.place, self.entry, threshold=self.threshold)
+            self.builder.add_allowed(values, column, self.place, self.entry, threshold=self._threshold())

@@ -74,6 +74,8 @@ def read_table(element: dict[str, Any], place: Place, builder: RuleBuilder, key:
 
 def read_freshness(document: dict[str, Any], table: str, builder: RuleBuilder) -> None:
     """Add the freshness rule of `slaProperties`; what else is promised there is not about the rows."""
+    if not builder.columns:
+        return  # nothing to refer to, which has been reported
     for index, entry in _entries(document, "slaProperties"):
         place: Place = ("slaProperties", index)
         word = entry.get("property")
@@ -178,7 +180,7 @@ def _read_relationships(element: dict[str, Any], place: Place, builder: RuleBuil
             continue
         if isinstance(entry["to"], list):
             builder.mistakes.add(
-                (*at, "to"), "one column refers to one column; a composite key is written at the table"
+                (*at, "to"), "one column refers to one column; composite keys are written at the table"
             )
             continue
         merged = {"customProperties": element.get("customProperties"), **entry}
