@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
+from etl_assets.transforms import functions as fn
 from etl_assets.transforms.ordering import require
 from etl_assets.transforms.parameters.tables import Aggregate, GroupBy
 from etl_resources.exceptions import ConfigurationError
 
 _FUNCTIONS: dict[str, Callable[[Any, Any, Any], ir.Value]] = {
     "sum": lambda value, _, where: value.sum(where=where),
-    "mean": lambda value, _, where: value.mean(where=where).cast("float64"),
+    "mean": lambda value, _, where: fn.cast(value.mean(where=where), dt.float64),
     "min": lambda value, _, where: value.min(where=where),
     "max": lambda value, _, where: value.max(where=where),
     "count": lambda value, _, where: value.count(where=where),
@@ -46,4 +48,4 @@ def aggregate(table: ir.Table, call: Aggregate, where: ir.BooleanValue | None = 
         raise ConfigurationError(f"{call.function} works on numbers, and column {name!r} is {value.type()}")
     figure = _FUNCTIONS[call.function](value, call, where)
     # DuckDB sums integers in 128 bits: cast, so that a sum is int64 or an error, never another type
-    return figure.cast("int64") if call.function == "sum" and value.type().is_integer() else figure
+    return fn.cast(figure, dt.int64) if call.function == "sum" and value.type().is_integer() else figure

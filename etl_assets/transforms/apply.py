@@ -46,6 +46,7 @@ def apply_steps(table: ir.Table, steps: Sequence[Step], *, tables: Tables | None
                 projection = Projection(step_function(step)(projection.table(), step.parameters, tables or _no_tables))
             else:
                 _apply_to_rows(projection, step)
+            projection.refuse_names_alike()
         except ConfigurationError as error:
             raise ConfigurationError(error.what, where=error.where or step.where, fix=error.fix) from None
     return Draft(projection.table(), tuple(projection.flags))

@@ -36,7 +36,10 @@ class SqlExpression(ops.Value):
     arguments: VarTuple[ops.Value]
     result: dt.DataType
 
-    shape = ds.columnar
+    @attribute
+    def shape(self) -> ds.DataShape:
+        """Return columnar, unless all arguments are scalars: an expression over aggregates is an aggregate."""
+        return max((argument.shape for argument in self.arguments), default=ds.scalar)
 
     @attribute
     def dtype(self) -> dt.DataType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from functools import reduce
 from operator import and_, or_
 from typing import Any
@@ -109,6 +110,6 @@ def literal_like(name: str, value: ir.Value, other: Any) -> ir.Scalar:
             f"{other!r} cannot be compared with column {name!r} of type {kind}", fix="cast it first"
         )
     if kind.is_decimal() or (kind.is_integer() and isinstance(other, float)):
-        return fn.exact(str(other))
+        return fn.exact(format(Decimal(str(other)), "f"), kind)
     literal = ibis.literal(other)
     return literal.cast(kind) if isinstance(other, str) and not kind.is_string() else literal

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -83,9 +82,15 @@ def try_strptime(text: ir.Value, written: str, *, zoned: bool) -> ir.TimestampVa
 def round_half(value: ir.NumericValue, digits: int, *, even: bool) -> ir.NumericValue:
     """Round half to even, or half away from zero; the type stays."""
     # DuckDB gives a rounded decimal another scale, which Ibis does not know: the cast has to be in the SQL
-    cast = f"CAST({'round_even' if even else 'round'}(x, {digits}) AS {DuckDBType.to_string(value.type())})"
-    rounded: ir.NumericValue = sql_value(cast, value.type(), x=value)
+    written = f"CAST({'round_even' if even else 'round'}(x, {digits}) AS {DuckDBType.to_string(value.type())})"
+    rounded: ir.NumericValue = sql_value(written, value.type(), x=value)
     return rounded
+
+
+def cast(value: ir.Value, kind: dt.DataType) -> ir.Value:
+    """Cast where DuckDB's type is not the one that Ibis thinks it is, and would leave a cast out for: sums, means."""
+    result: ir.Value = sql_value(f"CAST(x AS {DuckDBType.to_string(kind)})", kind, x=value)
+    return result
 
 
 def whole(value: ir.NumericValue) -> ir.NumericValue:
@@ -121,10 +126,9 @@ def json(value: ir.Value) -> ir.StringValue:
     return written
 
 
-def exact(number: str) -> ir.DecimalScalar:
-    """Return a decimal literal, as exact as it is written."""
-    scale = max(0, -int(Decimal(number).as_tuple().exponent))
-    literal: ir.DecimalScalar = ibis.literal(number).cast(dt.Decimal(38, min(scale, 38)))
+def exact(number: str, kind: dt.DataType) -> ir.NumericScalar:
+    """Return a number as exact as it is written, to be compared with a column of the type."""
+    literal: ir.NumericScalar = sql_value(number, kind)
     return literal
 
 

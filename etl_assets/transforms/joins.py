@@ -24,7 +24,7 @@ def join(table: ir.Table, parameters: Join, tables: Callable[[str], ir.Table]) -
     right = tables(parameters.table)
     right = right.select(*[name for name in right.columns if not name.startswith("_")])
     renamed = right.rename({f"{_RIGHT}{name}": name for name in right.columns})
-    pairs = _pairs(parameters)
+    pairs = parameters.by or {}
     require(table, pairs)
     require(right, pairs.values())
     if parameters.where is not None:
@@ -48,12 +48,6 @@ def join(table: ir.Table, parameters: Join, tables: Callable[[str], ir.Table]) -
 
 
 _RIGHT = "__right_"
-
-
-def _pairs(parameters: Join) -> dict[str, str]:
-    if isinstance(parameters.on, dict):
-        return parameters.on
-    return {name: name for name in parameters.on or ()}
 
 
 def _condition(text: str, left: ir.Table, right: ir.Table, renamed: ir.Table) -> ir.BooleanValue:

@@ -51,7 +51,7 @@ def _text(value: ir.Value) -> tuple[str, Any]:
     for fits, letter, write in _KINDS:
         if fits(kind):
             return letter, write(value)
-    return kind.name.lower(), value.cast("string")
+    return type(kind).__name__.lower(), value.cast("string")
 
 
 def _without_zeros(value: Any) -> Any:

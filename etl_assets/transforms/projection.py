@@ -59,6 +59,20 @@ class Projection:
             raise ConfigurationError(f"unknown column {name!r}{near(name, self.names())}")
         return name
 
+    def refuse_names_alike(self) -> None:
+        """Refuse columns that differ in case only: SQL engines take them for one, and would pick either.
+
+        Raises:
+            ConfigurationError: with both names.
+        """
+        seen: dict[str, str] = {}
+        for name in self._values:
+            other = seen.setdefault(name.lower(), name)
+            if other != name:
+                raise ConfigurationError(
+                    f"columns {other!r} and {name!r} differ in case only", fix="rename one of them"
+                )
+
     def table(self) -> ir.Table:
         """Return the table with all that was changed, and go on from there."""
         if self._changed:

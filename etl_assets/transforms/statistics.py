@@ -30,7 +30,8 @@ def clip(value: ir.NumericValue, parameters: Clip) -> ir.NumericValue:
     if parameters.lower is not None:
         clipped = ibis.cases((value < _bound(parameters.lower, kind), _bound(parameters.lower, kind)), else_=clipped)
     if parameters.upper is not None:
-        clipped = ibis.cases((value > _bound(parameters.upper, kind), _bound(parameters.upper, kind)), else_=clipped)
+        over = _is_number(value) & (value > _bound(parameters.upper, kind))
+        clipped = ibis.cases((over, _bound(parameters.upper, kind)), else_=clipped)
     return clipped
 
 
@@ -63,46 +64,44 @@ def fill(value: ir.Value, parameters: Fill) -> ir.Value:
 
 def fill_from_rows(table: ir.Table, parameters: Fill, _: Any) -> ir.Table:
     """Put the mean, median, mode or last value where NULL is."""
+    require(table, parameters.columns)
+    require(table, parameters.by)
     if parameters.method == "mode":
         return _fill_mode(table, parameters)
-    window = ibis.window(group_by=require(table, parameters.by))
-    forward = ibis.window(
-        group_by=require(table, parameters.by), order_by=order_keys(table, parameters.order_by, total=True), following=0
-    )
+    if parameters.method == "forward":
+        return _fill_forward(table, parameters)
+    window = ibis.window(group_by=parameters.by)
     filled = {}
-    for name in require(table, parameters.columns):
-        value = table[name]
-        if parameters.method == "forward":
-            filled[name] = value.last(include_null=False).over(forward)
-            continue
+    for name in parameters.columns:
         _numbers_only(table, name, parameters.step)
+        value = table[name]
         middle = fn.finite(value).mean() if parameters.method == "mean" else fn.finite(value).median()
         kind = value.type() if value.type().is_decimal() else dt.float64
-        filled[name] = ibis.coalesce(value.cast(kind), middle.cast(kind).over(window))
+        filled[name] = ibis.coalesce(value.cast(kind), fn.cast(middle.over(window), kind))
     return table.mutate(**filled)
+
+
+def _fill_forward(table: ir.Table, parameters: Fill) -> ir.Table:
+    """Fill with the value before: number the stretches that start with a value, and spread it over its stretch."""
+    by, names = list(parameters.by or ()), parameters.columns
+    so_far = ibis.window(group_by=by, order_by=order_keys(table, parameters.order_by, total=True), following=0)
+    numbered = table.mutate(**{f"__n_{name}": table[name].count().over(so_far) for name in names})
+    spread = {name: numbered[name].max().over(ibis.window(group_by=[*by, f"__n_{name}"])) for name in names}
+    return numbered.mutate(**spread).select(*table.columns)
 
 
 def _fill_mode(table: ir.Table, parameters: Fill) -> ir.Table:
     """Fill with the most frequent value; of several, the smallest."""
-    by = require(table, parameters.by)
-    names = require(table, parameters.columns)
-    columns = table.columns
-    counted = table.mutate(
-        **{f"__n_{name}": table[name].count().over(ibis.window(group_by=[*by, name])) for name in names}
-    )
-    ranked = counted.mutate(
-        **{f"__m_{name}": counted[f"__n_{name}"].max().over(ibis.window(group_by=by)) for name in names}
-    )
-    modes = {
-        name: ibis.coalesce(
-            ranked[name],
-            ibis.cases((ranked[f"__n_{name}"] == ranked[f"__m_{name}"], ranked[name]))
-            .min()
-            .over(ibis.window(group_by=by)),
-        )
-        for name in names
-    }
-    return ranked.mutate(**modes).select(*columns)
+    by, names = list(parameters.by or ()), parameters.columns
+    group = ibis.window(group_by=by)
+    counts = {f"__n_{name}": table[name].count().over(ibis.window(group_by=[*by, name])) for name in names}
+    counted = table.mutate(**counts)
+    ranked = counted.mutate(**{f"__m_{name}": counted[f"__n_{name}"].max().over(group) for name in names})
+    modes = {}
+    for name in names:
+        most = ibis.cases((ranked[f"__n_{name}"] == ranked[f"__m_{name}"], ranked[name]))
+        modes[name] = ibis.coalesce(ranked[name], most.min().over(group))
+    return ranked.mutate(**modes).select(*table.columns)
 
 
 def winsorise(table: ir.Table, parameters: Winsorise, _: Any) -> ir.Table:
@@ -111,7 +110,9 @@ def winsorise(table: ir.Table, parameters: Winsorise, _: Any) -> ir.Table:
     def limit(value: ir.NumericValue, window: Any) -> ir.Value:
         low = fn.quantile_disc(fn.finite(value), parameters.lower).cast(value.type()).over(window)
         high = fn.quantile_disc(fn.finite(value), parameters.upper).cast(value.type()).over(window)
-        return ibis.cases((value < low, low), (value > high, high), else_=value)
+        return ibis.cases(
+            (_is_number(value) & (value < low), low), (_is_number(value) & (value > high), high), else_=value
+        )
 
     return _per_column(table, parameters, limit)
 
@@ -151,6 +152,11 @@ def _ratio(number: ir.FloatingValue, start: ir.FloatingValue, length: ir.Floatin
     """Return (number - start) / length; 0 where all numbers are equal or there is one only."""
     flat = length.isnull() | (length == 0)
     return ibis.cases((number.notnull() & flat, 0.0), else_=(number - start) / length)
+
+
+def _is_number(value: ir.NumericValue) -> ir.BooleanValue:
+    """Tell NaN, which DuckDB takes for larger than all numbers, from numbers."""
+    return ~value.isnan() if value.type().is_floating() else ibis.literal(True)  # noqa: FBT003 - a value
 
 
 def _numbers_only(table: ir.Table, name: str, step: str) -> None:

@@ -13,6 +13,7 @@ from etl_assets.transforms import functions as fn
 from etl_assets.transforms.conversion import convert
 from etl_assets.transforms.parameters.conversions import Boolean, Cast, Date, Number
 from etl_assets.transforms.projection import Projection, Staged
+from etl_resources.exceptions import ConfigurationError
 
 _TYPES: dict[str, dt.DataType] = {"timestamptz": dt.Timestamp("UTC")}
 _FIRST_LIKELY_YEAR = 1000
@@ -25,6 +26,9 @@ def ibis_type(name: str) -> dt.DataType:
 
 def number(text: ir.StringValue, parameters: Number) -> Staged:
     """Read a number in the declared notation, exactly or not at all."""
+    kind = ibis_type(parameters.type)
+    if not text.type().is_string():
+        return _again(text, kind, text.type().is_numeric(), parameters.step)
     plain = fn.translate(fn.trim(text), "−\xa0\u202f’", "-  '")
     if parameters.symbols:
         signs = "|".join(map(re.escape, parameters.symbols))
@@ -34,7 +38,7 @@ def number(text: ir.StringValue, parameters: Number) -> Staged:
     digits = plain.replace(parameters.thousands, "") if parameters.thousands else plain
     digits = digits.replace(parameters.decimal, ".") if parameters.decimal != "." else digits
     signed = digits.re_replace(r"^\((.*)\)$", r"-\1").re_replace(r"^(.*[0-9.])-$", r"-\1")
-    return (yield from _finite_number(ibis.cases((fits, signed)), ibis_type(parameters.type)))
+    return (yield from _finite_number(ibis.cases((fits, signed)), kind))
 
 
 def _notation(parameters: Number) -> str:
@@ -55,6 +59,8 @@ def _signed(unsigned: str, exponent: str = "") -> str:
 
 def boolean(value: ir.Value, parameters: Boolean) -> Staged:
     """Read a word for true or false."""
+    if value.type().is_boolean():
+        return value
     [word] = yield [fn.trim(value.cast("string")).lower()]
     true, false = ([w.strip().lower() for w in words] for words in (parameters.true_values, parameters.false_values))
     return ibis.cases((word.isin(true), True), (word.isin(false), False), else_=ibis.null("boolean"))
@@ -62,6 +68,9 @@ def boolean(value: ir.Value, parameters: Boolean) -> Staged:
 
 def date(text: ir.StringValue, parameters: Date) -> Staged:
     """Read a date in any of the formats, if those that can read it agree."""
+    kind = ibis_type(parameters.type)
+    if not text.type().is_string():
+        return _again(text, kind, text.type().is_date() or text.type().is_timestamp(), parameters.step)
     zoned = parameters.type == "timestamptz"
     [trimmed] = yield [fn.trim(text)]
     readings = yield [fn.try_strptime(trimmed, written, zoned=zoned) for written in parameters.formats]
@@ -69,7 +78,14 @@ def date(text: ir.StringValue, parameters: Date) -> Staged:
     if len(readings) > 1:
         agreed = ibis.cases((ibis.least(*readings) == ibis.greatest(*readings), ibis.coalesce(*readings)))
     [agreed] = yield [agreed]
-    return ibis.cases((agreed.year() >= _FIRST_LIKELY_YEAR, agreed)).cast(ibis_type(parameters.type))
+    return ibis.cases((agreed.year() >= _FIRST_LIKELY_YEAR, agreed)).cast(kind)
+
+
+def _again(value: ir.Value, kind: dt.DataType, suits: bool, step: str) -> ir.Value:  # noqa: FBT001
+    """Take a value that is a number or a date already, as typed sources and a second run have it."""
+    if not suits:
+        raise ConfigurationError(f"{step} reads text, and the column is {value.type()}", fix="cast the column first")
+    return value if value.type() == kind else _cast(value, kind)
 
 
 def cast(projection: Projection, parameters: Cast) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import ibis
+import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
+from etl_assets.transforms import functions as fn
 from etl_assets.transforms.ordering import order_keys, require
 from etl_assets.transforms.parameters.tables import Window, WindowFunction
 from etl_resources.exceptions import ConfigurationError
@@ -47,8 +49,8 @@ def _column(table: ir.Table, parameters: Window, call: WindowFunction) -> ir.Val
         raise ConfigurationError(f"{call.function} works on numbers, and column {name!r} is {kind}")
     result: ir.Value = _ALONG[call.function](table[name], call).over(over)
     if call.function == "moving_average":
-        return result.cast("float64")
-    return result.cast("int64") if call.function == "cumulative_sum" and kind.is_integer() else result
+        return fn.cast(result, dt.float64)
+    return fn.cast(result, dt.int64) if call.function == "cumulative_sum" and kind.is_integer() else result
 
 
 def _frame(call: WindowFunction) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from etl_assets.transforms.parameters.base import (
 class Number(Conversion):
     """Read a number written with the declared signs; `(5)`, `-5` and `5-` are negative. Never rounds."""
 
+    accepts: ClassVar[Literal["text", "number", "any"]] = "any"
     decimal: Literal[".", ","] = Field(default=".", description="The decimal sign.")
     thousands: Literal[",", ".", " ", "'", ""] = Field(default="", description='The sign between thousands; "": none.')
     symbols: tuple[str, ...] = Field(default=(), description="Currency signs that may stand before or after.")
@@ -47,6 +48,7 @@ class Number(Conversion):
 class Boolean(Conversion):
     """Read true and false; case and white space around do not matter."""
 
+    accepts: ClassVar[Literal["text", "number", "any"]] = "any"
     true_values: tuple[str, ...] = Field(default=("true", "t", "yes", "y", "on", "1"), description="Words for true.")
     false_values: tuple[str, ...] = Field(default=("false", "f", "no", "n", "off", "0"), description="Words for false.")
     on_error: OnError = Field(default="reject", description=ON_ERROR)
@@ -76,6 +78,7 @@ class Boolean(Conversion):
 class Date(Conversion):
     """Read a date in one of the declared formats; text that two formats read differently is a failure."""
 
+    accepts: ClassVar[Literal["text", "number", "any"]] = "any"
     formats: tuple[str, ...] = Field(description="strptime formats, for example %Y-%m-%d.", min_length=1)
     type: Literal["date", "timestamp", "timestamptz"] = Field(default="date", description="Type of the result.")
     on_error: OnError = Field(default="reject", description=ON_ERROR)

@@ -15,6 +15,15 @@ WINDOW_FUNCTIONS = ("row_number", "rank", "dense_rank", "lag", "lead", "cumulati
 _WITHOUT_COLUMN = ("count", "row_number", "rank", "dense_rank")
 
 
+def _pairs(value: Any) -> Any:
+    names = (value,) if isinstance(value, str) else value
+    return {name: name for name in names} if isinstance(names, list | tuple) else names
+
+
+Pairs = Annotated[dict[Column, Column], BeforeValidator(_pairs), Field(min_length=1)]
+"""Columns of the left table -> columns of the right; `[a]` is `{a: a}`."""
+
+
 class _Call(BaseModel):
     """`{function: column, option: …}`, read into function, column and options."""
 
@@ -106,13 +115,14 @@ class Window(TableStep):
     )
 
 
-@step("join", "joins:join", "join: {with: silver/customers, on: [customer_id], how: left}")
+@step("join", "joins:join", "join: {with: silver/customers, by: [customer_id], how: left}")
 class Join(TableStep):
     """Join another table; columns of the same name get a suffix."""
 
     table: str = Field(alias="with", description="The other table.", min_length=1)
-    on: Columns | dict[str, str] | None = Field(default=None, description="Equal columns, or left -> right.")
-    where: Sql | None = Field(default=None, description="SQL condition over `left.x` and `right.y`, instead of `on`.")
+    # not `on`: YAML reads that as a boolean
+    by: Pairs | None = Field(default=None, description="Equal columns, or left -> right.")
+    where: Sql | None = Field(default=None, description="SQL condition over `left.x` and `right.y`, instead of `by`.")
     how: Literal["inner", "left", "right", "full"] = Field(default="inner", description="Which rows stay unmatched.")
     suffix: str = Field(
         default="_right", description="For columns of the other table whose name is taken.", min_length=1
@@ -124,8 +134,8 @@ class Join(TableStep):
 
     @model_validator(mode="after")
     def _one_condition(self) -> Self:
-        if (self.on is None) == (self.where is None):
-            raise ValueError("give either on or where")
+        if (self.by is None) == (self.where is None):
+            raise ValueError("give either by or where")
         return self
 
 
