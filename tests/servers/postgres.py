@@ -44,7 +44,7 @@ class PostgresServer:
     def __init__(self, directory: Path, *, settings: dict[str, str] | None = None) -> None:
         self.directory, self.port = directory, free_port()
         self.data = directory / "data"
-        self.settings = {
+        self.configuration = {
             "listen_addresses": "127.0.0.1", "unix_socket_directories": str(directory), "wal_level": "logical",
             "max_replication_slots": "10", "max_wal_senders": "10", "max_prepared_transactions": "10", "fsync": "off",
             "shared_buffers": "128MB", "max_wal_size": "4GB", "log_line_prefix": "%m [%p] ", **(settings or {}),
@@ -55,7 +55,7 @@ class PostgresServer:
     def run(self, program: str, *args: str) -> None:
         """Run one of PostgreSQL's programs to its end as the user of the server."""
         done = subprocess.run(
-            [binaries() / program, *args], capture_output=True, text=True, check=False, **self._demoted()
+            [binaries() / program, *args], capture_output=True, text=True, check=False, **self.demoted()
         )
         if done.returncode:
             raise RuntimeError(f"{program} failed:\n{done.stdout}\n{done.stderr}")
@@ -63,20 +63,17 @@ class PostgresServer:
     def initialise(self) -> None:
         """Make the data directory. Local connections are trusted, except for the role `limited`, which needs a
         password."""
-        own = self._demoted()
-        if "user" in own:
-            os.chown(self.directory, own["user"], own["group"])
         self.run("initdb", "-D", str(self.data), "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N")
         hba = self.data / "pg_hba.conf"
         hba.write_text("host all limited 127.0.0.1/32 scram-sha-256\n" + hba.read_text())
 
     def start(self) -> None:
         """Start and wait until connections are taken."""
-        options = [word for name, value in self.settings.items() for word in ("-c", f"{name}={value}")]
+        options = [word for name, value in self.configuration.items() for word in ("-c", f"{name}={value}")]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [binaries() / "postgres", "-D", self.data, "-p", str(self.port), *options],
-                stdout=log, stderr=log, **self._demoted(),
+                stdout=log, stderr=log, **self.demoted(),
             )  # fmt: skip
         deadline = time.monotonic() + 30
         while not self._answers():
@@ -102,6 +99,11 @@ class PostgresServer:
     def dsn(self, database: str = "postgres") -> str:
         return f"host=127.0.0.1 port={self.port} user={SUPERUSER} dbname={database} sslmode=disable"
 
+    def settings(self, database: str = "postgres", **other: Any) -> dict[str, Any]:
+        """Return what a PostgresSource or PostgresTarget needs to connect."""
+        given = {"host": "127.0.0.1", "port": self.port, "database": database, "user": SUPERUSER}
+        return {**given, "sslmode": "disable", **other}
+
     def connect(self, database: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
         """Return a connection of the superuser that commits every statement."""
         return psycopg.connect(self.dsn(database), autocommit=True, **options)
@@ -115,8 +117,8 @@ class PostgresServer:
         return name
 
     @staticmethod
-    def _demoted() -> dict[str, Any]:
-        """PostgreSQL refuses root: run it as another user then."""
+    def demoted() -> dict[str, Any]:
+        """Return how to start a program so that it does not run as root, which PostgreSQL refuses."""
         if os.geteuid() != 0:
             return {"cwd": "/"}
         for name in ("postgres", "nobody"):
@@ -128,17 +130,45 @@ class PostgresServer:
 
 @contextmanager
 def running_postgres(settings: dict[str, str] | None = None) -> Iterator[PostgresServer]:
-    """Give a fresh server and remove it afterwards. Takes about 0.8 s."""
+    """Give a fresh server and remove it afterwards. Takes about a second."""
+    with _own_directory() as directory:
+        server = PostgresServer(directory, settings=settings)
+        server.initialise()
+        with _running(server):
+            yield server
+
+
+@contextmanager
+def running_replica(primary: PostgresServer) -> Iterator[PostgresServer]:
+    """Give a hot standby of the primary, which follows it until it is promoted or removed."""
+    with _own_directory() as directory:
+        server = PostgresServer(directory)
+        where = ["-h", "127.0.0.1", "-p", str(primary.port), "-U", SUPERUSER]
+        server.run("pg_basebackup", *where, "-D", str(server.data), "-R", "-X", "stream", "-c", "fast")
+        with _running(server):
+            yield server
+
+
+@contextmanager
+def _own_directory() -> Iterator[Path]:
     # Not under pytest's own temporary folder: that one is closed to other users.
     directory = Path(tempfile.mkdtemp(prefix="etl-postgres-"))
-    server = PostgresServer(directory, settings=settings)
+    own = PostgresServer.demoted()
+    if "user" in own:
+        os.chown(directory, own["user"], own["group"])
     try:
-        server.initialise()
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _running(server: PostgresServer) -> Iterator[None]:
+    try:
         server.start()
-        yield server
+        yield
     finally:
         server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @functools.cache

@@ -57,8 +57,7 @@ class _Server:
         """The server is shared by the process, and stops with it."""
 
     def settings(self, **other: Any) -> dict[str, Any]:
-        given = {"host": "127.0.0.1", "port": self.server.port, "database": self.database, "user": "postgres"}
-        return {**given, "sslmode": "disable", **other}
+        return self.server.settings(self.database, **other)
 
     def limited(self) -> dict[str, Any]:
         return self.settings(user="limited", password=Secret(env=_PASSWORD))
