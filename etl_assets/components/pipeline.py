@@ -31,6 +31,8 @@ class Pipeline(dg.Component):
 
     def __init__(self, **attributes: Any) -> None:
         self.attributes: Mapping[str, Any] = attributes
+        self.context: PipelineContext | None = None
+        """The checked pipeline, once its definitions are built: what the command line plans and replays with."""
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel] | None:
@@ -61,7 +63,7 @@ class Pipeline(dg.Component):
             ConfigurationError: with every mistake of the pipeline.
         """
         model = validated(PipelineModel, self.attributes, where=str(folder / "defs.yaml"))
-        pipeline = PipelineContext(model, folder)
+        pipeline = self.context = PipelineContext(model, folder)
         parts = _Parts()
         for name, stream in model.streams.items():
             parts.add_stream(StreamAssets(pipeline, name, stream))
