@@ -175,7 +175,7 @@ def _result(rule: Rule, index: int, numbers: Mapping[str, Any], now: datetime) -
         # No newest row is not a fresh one.
         passed = newest is not None and now - newest <= timedelta(seconds=rule.params["seconds"])
         return RuleResult(rule, checked=rows, failed=int(not passed), observed=newest, passed=passed)
-    failed = int(found)
+    failed = int(found or 0)  # count_if over no rows is NULL
     if rule.kind == "unique":
         checked = int(numbers[f"n{index}"])
         passed = rule.threshold.holds(failed, checked)

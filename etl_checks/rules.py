@@ -55,7 +55,7 @@ class Threshold:
 
     def holds(self, number: int, checked: int) -> bool:
         """Whether `number`, or its share of `checked` rows (0 of 0 rows is 0 %), is as it must be."""
-        if self.percent:
+        if self.percent and checked:
             # Compared as number * 100 <=> limit * checked: a division would move the boundary.
             return _compare(self.operator, number * 100, _scaled(self.value, checked))
         return _compare(self.operator, number, self.value)
