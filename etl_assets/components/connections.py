@@ -75,10 +75,14 @@ class Connections(dg.Component):
                 known = sorted({*known_types("sources"), *known_types("targets")})
                 mistakes.append(f"{name}: there is no type {type_name!r}{did_you_mean(str(type_name), known)}")
             for key, finder in directions:
+                resource = finder(type_name, where=where)
+                # Dagster's resources let unknown keys pass.
+                unknown = [field for field in kind if field not in resource.model_fields]
+                mistakes += [f"{name}.{x}: unknown key{did_you_mean(x, resource.model_fields)}" for x in unknown]
                 try:
-                    found[key] = finder(type_name, where=where)(**kind)
+                    found[key] = resource(**kind)
                 except ValidationError as error:
-                    mistakes += _lines(name, finder(type_name, where=where), error)
+                    mistakes += _lines(name, error)
         if self.lake is not None:
             from etl_resources.lake import Lake
 
@@ -88,12 +92,9 @@ class Connections(dg.Component):
         return found
 
 
-def _lines(name: str, model: type[BaseModel], error: ValidationError) -> list[str]:
-    lines = []
-    for detail in error.errors(include_url=False, include_input=False):
-        path = ".".join(str(part) for part in detail["loc"])
-        if detail["type"] == "extra_forbidden":
-            lines.append(f"{name}.{path}: unknown key{did_you_mean(path, model.model_fields)}")
-        else:
-            lines.append(f"{name}.{path}: {detail['msg'].removeprefix('Value error, ')}")
-    return lines
+def _lines(name: str, error: ValidationError) -> list[str]:
+    details = error.errors(include_url=False, include_input=False)
+    places = [".".join([name, *(str(part) for part in detail["loc"])]) for detail in details]
+    return [
+        f"{place}: {detail['msg'].removeprefix('Value error, ')}" for place, detail in zip(places, details, strict=True)
+    ]

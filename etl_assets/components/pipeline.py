@@ -71,6 +71,8 @@ class Pipeline(dg.Component):
             parts.try_add(partial(_one, GoldAssets(pipeline, name, table)))
         for publication in model.publish:
             parts.try_add(partial(_one, PublishAssets(pipeline, publication)))
+        if model.schedule is not None:
+            parts.try_add(partial(_check_cron, model.schedule, pipeline.where()))
         if parts.mistakes:
             raise ConfigurationError("\n".join(parts.mistakes), where=str(folder))
         schedules = [_schedule(model)] if model.schedule else []
@@ -115,15 +117,18 @@ def _one(builder: GoldAssets | PublishAssets) -> list[Any]:
     return [builder.definition()]
 
 
-def _schedule(model: PipelineModel) -> dg.ScheduleDefinition:
-    cron = str(model.schedule)
+def _check_cron(cron: str, where: str) -> list[Any]:
     from dagster._utils.schedules import is_valid_cron_schedule
 
     if not is_valid_cron_schedule(cron):
         known = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
-        raise ConfigurationError(
-            f"schedule: {cron!r} is no cron expression{did_you_mean(cron, known)}", where=f"pipeline {model.name}"
-        )
+        raise ConfigurationError(f"schedule: {cron!r} is no cron expression{did_you_mean(cron, known)}", where=where)
+    return []
+
+
+def _schedule(model: PipelineModel) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
-        name=f"{model.name}_schedule", target=dg.AssetSelection.groups(model.name), cron_schedule=cron
+        name=f"{model.name}_schedule",
+        target=dg.AssetSelection.groups(model.name),
+        cron_schedule=str(model.schedule),
     )

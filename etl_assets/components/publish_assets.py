@@ -96,7 +96,7 @@ class PublishAssets:
             metadata = {
                 "lake version": published.lake_version,
                 "already there": published.already_there,
-                **same_columns(table, columns),
+                **same_columns(dg.AssetKey(list(self.reference.key)), columns),
             }
             yield table_result(spec, published.account, metadata)
 

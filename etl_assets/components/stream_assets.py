@@ -11,7 +11,13 @@ import dagster as dg
 from etl_assets.components.context import PipelineContext, conserved_spec, full_refresh, run_of
 from etl_assets.components.mistakes import validated
 from etl_assets.components.models import StreamModel
-from etl_assets.components.table_metadata import contract_columns, silver_lineage, table_metadata, table_result
+from etl_assets.components.table_metadata import (
+    contract_columns,
+    same_columns,
+    silver_lineage,
+    table_metadata,
+    table_result,
+)
 from etl_assets.references import parse_reference
 from etl_checks.asset_checks import check_results, check_specs
 from etl_resources.registry import source_type
@@ -118,7 +124,10 @@ class StreamAssets:
             bronze = Bronze(context.resources.lake, self.pipeline.name, self.stream(context))
             landed = bronze.land(source, run_of(context), full_refresh=full_refresh(context))
             handle = bronze.table.open()
-            yield table_result(spec, landed.account, table_metadata(bronze.table, handle, landed.delta_version))
+            metadata = table_metadata(bronze.table, handle, landed.delta_version)
+            own = [name for name in handle.schema().names if not name.startswith("_")] if handle is not None else []
+            metadata |= same_columns(self.external().key, own)
+            yield table_result(spec, landed.account, metadata)
 
         return land
 

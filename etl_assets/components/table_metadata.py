@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from etl_assets.account import RowAccount
     from etl_assets.silver import Silver
     from etl_checks.contract import Contract
-    from etl_resources.lake import Handle, LakeTable
+    from etl_resources.delta.handle import Handle
+    from etl_resources.lake import LakeTable
 
 
 def contract_columns(contract: Contract | None) -> dict[str, Any]:
@@ -77,8 +78,7 @@ def query_lineage(sql: str, references: Sequence[Reference], types: Mapping[str,
     return {"dagster/column_lineage": to_dagster(refs, assets)}
 
 
-def same_columns(table: LakeTable, columns: Sequence[str]) -> dict[str, Any]:
-    """Return `dagster/column_lineage` of a copy: each column is that of the table."""
-    key = dg.AssetKey(list(table.key))
+def same_columns(key: dg.AssetKey, columns: Sequence[str]) -> dict[str, Any]:
+    """Return `dagster/column_lineage` of a copy of the asset `key`: each column is the one of the same name."""
     deps = {name: [dg.TableColumnDep(asset_key=key, column_name=name)] for name in columns}
     return {"dagster/column_lineage": dg.TableColumnLineage(deps_by_column=deps)}
