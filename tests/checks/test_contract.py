@@ -187,6 +187,14 @@ def test_each_type_has_its_duckdb_and_arrow_form(
     assert contract.arrow_schema().field("x").type == arrow
 
 
+def test_a_date_needs_no_quotes_in_yaml(tmp_path: Path) -> None:
+    text = (HERE / "people.odcs.yaml").read_text()
+    file = tmp_path / "dates.odcs.yaml"
+    file.write_text(text.replace("logicalType: date}", "logicalType: date, logicalTypeOptions: {minimum: 2020-02-29}}"))
+    limits = [rule.params["minimum"] for rule in load_contract(file).rules if rule.kind == "range"]
+    assert limits == ["2020-02-29"]
+
+
 def test_owners_are_the_team_and_its_owners_who_have_not_left() -> None:
     assert ORDERS.owners == ("team:sales-data", "ada@example.org")
 
