@@ -131,4 +131,5 @@ def _schedule(model: PipelineModel) -> dg.ScheduleDefinition:
         name=f"{model.name}_schedule",
         target=dg.AssetSelection.groups(model.name),
         cron_schedule=str(model.schedule),
+        tags={"etl/pipeline": model.name},  # at most one run per pipeline at a time, see deploy/dagster.yaml
     )
