@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from etl_assets.account import RowAccount
-from etl_assets.errors import ErrorTable, from_unreadable
+from etl_assets.errors import Budget, ErrorTable, from_unreadable
 from etl_assets.ledger import Ledger
 from etl_assets.run import Run
+from etl_resources.exceptions import RowsNotConservedError, SchemaConflictError
 from etl_resources.lake import Commit, Handle, Lake, LakeTable
-from etl_resources.source import Batch, Position, Snapshot, Source, Stream
+from etl_resources.source import Batch, Position, Snapshot, Source, Stream, Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 COMMIT_ROWS = 2_000_000
 """A source that can resume in the middle is committed about every so many rows."""
+OWN = frozenset({"_batch", "_row", "_read_at", "_partition"})
+"""Provenance that a source cannot give; the rest it may."""
 REFRESH_MARK = "refresh"
 """Delta `txn` that holds the batch with which the newest full refresh began."""
 
@@ -50,8 +53,17 @@ class _Work:
 class Bronze:
     """Lands one stream in `bronze/<pipeline>/<stream>`."""
 
-    def __init__(self, lake: Lake, pipeline: str, stream: Stream, *, commit_rows: int = COMMIT_ROWS) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        pipeline: str,
+        stream: Stream,
+        *,
+        commit_rows: int = COMMIT_ROWS,
+        budget: Budget = Budget(),  # noqa: B008 - frozen
+    ) -> None:
         self.table: LakeTable = lake.table("bronze", pipeline, stream.name)
+        self.budget = budget
         self.stream = stream
         self.app_id = self.table.name
         self.ledger = Ledger(lake)
@@ -61,9 +73,12 @@ class Bronze:
         self._commit_rows = None if whole else commit_rows
 
     def position(self) -> Position | None:
-        """Return where the source has been read to; it stands in the newest commit."""
-        handle = self.table.open()
-        if handle is None:
+        """Return where the source has been read to."""
+        return self.position_at(self.table.open())
+
+    def position_at(self, handle: Handle | None) -> Position | None:
+        """Return where the source had been read to as of `handle`: it stands in the newest commit."""
+        if handle is None or handle.committed(self.app_id) == 0:
             return None
         # In the log while it is young, in the ledger for good.
         record = handle.record(self.app_id) or self.ledger.last_record(self.app_id) or {}
@@ -73,14 +88,15 @@ class Bronze:
         """Read what is new and append it.
 
         Raises:
-            RowsNotConservedError: the source says it produced other rows than arrived.
+            RowsNotConservedError: the source says it produced other rows than arrived, or it stopped before its end.
+            ErrorBudgetExceededError: too many records are unreadable; the work of the message was not committed.
             ConcurrentCommitError: another run of the same stream was faster; this one wrote nothing more.
         """
         opened = self.table.open()
         if opened is not None:
             self.ledger.copy(opened, self.app_id)
         fresh = full_refresh or self.stream.window is not None
-        since = None if fresh else self.position()
+        since = None if fresh else self.position_at(opened)
         landing = _Landing(self, run, opened, since=since, full_refresh=full_refresh)
         return landing.consume(source.read(self.stream, since), source)
 
@@ -92,6 +108,8 @@ class _Landing:
         self, bronze: Bronze, run: Run, handle: Handle | None, *, since: Position | None, full_refresh: bool
     ) -> None:
         self.bronze, self.run, self.handle, self.since, self.full_refresh = bronze, run, handle, since, full_refresh
+        # Counted from what the position was read from: whoever commits in between makes this run be refused.
+        self.number = (handle.committed(bronze.app_id) if handle is not None else 0) + 1
         self.read_at = datetime.now(UTC)
         self.account = RowAccount()
         self.batches: list[int] = []
@@ -110,24 +128,37 @@ class _Landing:
                     if limit is not None and work.rows >= limit:
                         self._commit(work, source)
             if self.work is not None:
+                self._check_end(self.work)
                 self._commit(self.work, source)
         except BaseException:
             if self.work is not None:
                 self.work.staged.discard()
+            self.bronze.errors.discard()
             raise
         return Landed(self.account, tuple(self.batches), self.version)
+
+    def _check_end(self, work: _Work) -> None:
+        """Notice a read that stopped before its end: the last batch carries a position, and only that in a snapshot."""
+        if work.position is None and self.bronze.stream.window is None:
+            raise RowsNotConservedError(
+                f"the source ended after {work.read} records without the position that its last batch carries",
+                where=self.bronze.table.name,
+                fix="nothing more was committed; run again, and report it if it comes again: a defect of the source",
+            )
 
     def _stage(self, batch: Batch) -> _Work:
         from etl_resources.delta.evolution import conform, landing_schema, merge_schemas
 
-        incoming = with_provenance(landing_schema(batch.data.schema), partitioned=self.bronze.stream.window is not None)
         table = self.bronze.table
+        partitioned = self.bronze.stream.window is not None
+        incoming = with_provenance(landing_schema(batch.data.schema), partitioned=partitioned, where=table.name)
         if self.work is None:
-            handle = self.handle or table.ensure(incoming)
+            # Silver prunes by the batch; the rest may be personal data, which the log would keep for good.
+            personal = [name for name in incoming.names if not name.startswith("_")]
+            handle = self.handle or table.ensure(incoming, personal=personal)
             self.handle = table.evolve(handle, incoming)
             schema = self.handle.schema()
-            number = self.handle.committed(self.bronze.app_id) + 1
-            self.work = _Work(number, table.stage(self.handle, schema), schema)
+            self.work = _Work(self.number, table.stage(self.handle, schema), schema)
         work = self.work
         merged = merge_schemas(work.schema, incoming, where=table.name)
         if not merged.equals(work.schema):
@@ -166,7 +197,10 @@ class _Landing:
         window = self.bronze.stream.window
         if window is not None:
             columns["_partition"] = pa.repeat(pa.scalar(window.start.isoformat()), rows)
-        merged = {**given, **{name: given.get(name, column) for name, column in columns.items()}}
+        for name, column in columns.items():
+            own = given.get(name)
+            columns[name] = column if own is None else own if own.null_count == 0 else _filled(own, column)
+        merged = {**given, **columns}
         return pa.RecordBatch.from_arrays(list(merged.values()), names=list(merged))
 
     def _commit(self, work: _Work, source: Source) -> None:
@@ -178,6 +212,8 @@ class _Landing:
             inserted=work.staged.stored_rows,
             rejected={"unreadable": work.unreadable} if work.unreadable else {},
         ).check(where=bronze.table.name)
+        total = self.account + account
+        bronze.budget.check(dict(total.rejected), total.read, where=bronze.table.name)
         self.run.point("bronze:before_errors")
         bronze.errors.commit(bronze.app_id, work.number, self.run)
         self.run.point("bronze:before_commit")
@@ -186,28 +222,52 @@ class _Landing:
             "run_id": self.run.run_id,
             "account": account.to_json(),
             # A partition neither uses nor moves the position.
-            "position": bronze.position() if window is not None else work.position,
-            "partition": window.start.isoformat() if window is not None else None,
+            "position": bronze.position_at(handle) if window is not None else work.position,
+            "partition": None if window is None else _partition(window),
         }
-        marks = {REFRESH_MARK: work.number} if self.full_refresh else {}
+        marks = {REFRESH_MARK: work.number} if self.full_refresh and window is None else {}
         commit = Commit(bronze.app_id, work.number, record, marks)
-        self.version = bronze.table.append(handle, work.staged, commit)
+        self.handle = bronze.table.append(handle, work.staged, commit)
+        self.version = self.handle.version
+        self.number += 1
         self.run.point("bronze:after_commit")
-        self.handle = bronze.table.open()
-        assert self.handle is not None  # noqa: S101 - it was just written
         bronze.ledger.copy(self.handle, bronze.app_id)
         self.read_before += work.read
-        self.account = self.account + account
+        self.account = total
         self.batches.append(work.number)
         self.work = None
+        self.run.point("bronze:before_acknowledge")
         if work.position is not None:
             source.acknowledge(bronze.stream, work.position)
+        bronze.table.tidy()
 
 
-def with_provenance(schema: pa.Schema, *, partitioned: bool) -> pa.Schema:
-    """Return the columns of a stream followed by the provenance columns, whether the source gives them or not."""
+def _partition(window: Window) -> dict[str, str]:
+    return {"column": window.column, "start": window.start.isoformat(), "end": window.end.isoformat()}
+
+
+def _filled(given: pa.Array, column: pa.Array) -> pa.Array:
+    """Return what the source gave, and our own where it gave nothing: a NULL could not be compared."""
+    import pyarrow.compute as pc
+
+    return pc.coalesce(given.cast(column.type), column)
+
+
+def with_provenance(schema: pa.Schema, *, partitioned: bool, where: str = "") -> pa.Schema:
+    """Return the columns of a stream followed by the provenance columns, whether the source gives them or not.
+
+    Raises:
+        SchemaConflictError: the source has a column with a name that only the platform may fill.
+    """
     import pyarrow as pa
 
+    taken = sorted(OWN.intersection(schema.names))
+    if taken:
+        raise SchemaConflictError(
+            f"the source has a column {taken[0]!r}, which is a name of the platform's own columns",
+            where=where,
+            fix="rename it where it is read, e.g. in the source's query",
+        )
     provenance = {
         "_batch": pa.int64(),
         "_row": pa.int64(),

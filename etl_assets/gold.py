@@ -32,6 +32,8 @@ class GoldSpec:
     contract: Contract | None = None
     withheld_from: Collection[str] = ()
     """Names of the tables upstream, through all layers: rows in their open errors are missing here."""
+    personal: Collection[str] = ()
+    """Columns with personal data that no contract of this table marks, such as those that lineage finds."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class Gold:
             ContractViolationError: an error rule does not hold; readers keep the old table.
             EngineError: the SQL could not be run.
         """
-        spec = self.spec
+        spec, handle = self.spec, self.table.open()
+        # Numbered before the inputs are read: a build that has read older ones is refused, not put over a newer one.
+        number = (handle.committed(self.app_id) if handle is not None else 0) + 1
         with self.engine.session() as session:
             versions = self._attach(session)
             sql = spec.query(session)
@@ -72,7 +76,7 @@ class Gold:
             read = session.execute("SELECT count(*) FROM built")[0][0]
             results = self._checked(session)
             run.progress(self.app_id, read)
-            account, version = self._swap(session, read, versions, run)
+            account, version = self._swap(session, read, versions, number, run)
             counts = ErrorTable(self.lake).open_counts(session)
             withheld = sum(counts.get(asset, 0) for asset in spec.withheld_from)
             types = {str(reference): session.types(reference.sql) for reference in spec.references}
@@ -114,15 +118,21 @@ class Gold:
             )
         return results
 
-    def _swap(self, session: Session, read: int, versions: Mapping[str, int], run: Run) -> tuple[RowAccount, int]:
+    def _personal(self) -> Collection[str]:
+        contract = self.spec.contract
+        own = contract.personal_columns if contract is not None else ()
+        return {*own, *self.spec.personal}
+
+    def _swap(
+        self, session: Session, read: int, versions: Mapping[str, int], number: int, run: Run
+    ) -> tuple[RowAccount, int]:
         import pyarrow as pa
 
         from etl_resources.delta.evolution import conform, widest
 
         built = session.arrow_schema("built")
         schema = pa.schema([pa.field(field.name, _stored(field.type, widest)) for field in built])
-        handle = self.table.ensure(schema)
-        number = handle.committed(self.app_id) + 1
+        handle = self.table.ensure(schema, personal=self._personal())
         with self.table.stage(handle, schema) as staged:
             for batch in session.stream("SELECT * FROM built"):
                 staged.write(conform(batch, schema, where=self.app_id))
@@ -130,12 +140,10 @@ class Gold:
             account = RowAccount(read=read, inserted=staged.stored_rows).check(where=self.app_id)
             record = {"run_id": run.run_id, "account": account.to_json(), "inputs": dict(versions)}
             run.point("gold:before_commit")
-            version = self.table.replace(handle, staged, Commit(self.app_id, number, record))
+            fresh = self.table.replace(handle, staged, Commit(self.app_id, number, record))
         run.point("gold:after_commit")
-        fresh = self.table.open()
-        assert fresh is not None  # noqa: S101 - it was just written
         self.ledger.copy(fresh, self.app_id)
-        return account, version
+        return account, fresh.version
 
 
 def _stored(kind: Any, widest: Callable[[Any], Any]) -> Any:

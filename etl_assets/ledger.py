@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from etl_assets.account import RowAccount
+from etl_resources.exceptions import ConcurrentCommitError, RowsNotConservedError
 from etl_resources.lake import Commit, Handle, Lake, LakeTable
 
 if TYPE_CHECKING:
@@ -45,13 +46,18 @@ class Ledger:
                 if record["version"] <= known:
                     break
                 rows.append(ledger_row(app_id, record))
+        if len(rows) != newest - known:
+            raise RowsNotConservedError(
+                f"the log has the accounts of {len(rows)} of the commits {known + 1} to {newest} of {app_id}",
+                where=handle.table.name,
+                fix="the Delta log was cleaned before the accounts were copied, or it was changed by hand; "
+                "reload the table with --full-refresh",
+            )
         self.write(app_id, rows, newest)
 
     def write(self, app_id: str, rows: list[dict[str, Any]], version: int) -> None:
         """Append rows of the ledger under the fence of `app_id`; somebody else having done so is fine."""
         import pyarrow as pa
-
-        from etl_resources.exceptions import ConcurrentCommitError
 
         ledger = self.table.ensure(_schema())
         if ledger.committed(app_id) >= version:
@@ -61,7 +67,11 @@ class Ledger:
             try:
                 self.table.append(ledger, staged, Commit(app_id, version))
             except ConcurrentCommitError:
+                fresh = self.table.open()
+                if fresh is None or fresh.committed(app_id) < version:
+                    raise
                 staged.discard()  # the other run copied the same rows
+        self.table.tidy()
 
     def rows(self, app_id: str, above: int = 0) -> list[dict[str, Any]]:
         """Return the rows of one table with `version > above`, oldest first."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from etl_assets.account import RowAccount
 from etl_assets.errors import ErrorTable, error_schema
 from etl_assets.run import Run
 from etl_assets.silver_fates import TABLE, Versions, decide
 from etl_assets.silver_query import Judgement, hit
+from etl_resources.delta.rewriting import Changes, Source
 from etl_resources.engines.duckdb import Session, literal, quote
 from etl_resources.exceptions import ContractViolationError, RowsNotConservedError
 from etl_resources.lake import Commit, Handle
@@ -58,12 +60,11 @@ class Refinement:
         finally:
             self.errors.discard()
         self.run.point("silver:before_commit")
-        version = self._write(account, schema)
+        fresh = self._write(account, schema)
         self.run.point("silver:after_commit")
-        fresh = silver.table.open()
-        assert fresh is not None  # noqa: S101 - it was just written
         silver.ledger.copy(fresh, silver.app_id)
-        return account, version
+        silver.table.tidy()
+        return account, fresh.version
 
     def _current(self) -> str | None:
         """Return the relation of the rows that the new ones meet; None where there are none or they all go."""
@@ -167,7 +168,7 @@ class Refinement:
         contract = self.silver.spec.contract
         return contract.personal_columns if contract is not None else ()
 
-    def _write(self, account: RowAccount, schema: pa.Schema) -> int:
+    def _write(self, account: RowAccount, schema: pa.Schema) -> Handle:
         silver, work = self.silver, self.work
         assert self.handle is not None  # noqa: S101 - set by publish
         record = {
@@ -182,13 +183,30 @@ class Refinement:
         columns = ", ".join(f"j.{quote(name)}" for name in schema.names)
         rows = f"SELECT {columns} FROM judged j JOIN fated f ON f.rid = j.rowid WHERE f.action"  # noqa: S608
         if work.window is not None:
-            return self._write_partition(f"{rows} = 'insert'", schema, commit)
+            account = replace(account, removed=self._in_window(schema))
+            record["account"] = account.to_json()
+            return self._write_partition(f"{rows} = 'insert'", schema, commit, account)
         changed = self.session.execute("SELECT count(*) FROM fated WHERE action IN ('update', 'delete')")[0][0]
         if work.rebuild or not (changed or account.removed):
             return self._write_inserts(f"{rows} = 'insert'", schema, commit, account)
         return self._merge(columns, schema, commit, account)
 
-    def _write_inserts(self, sql: str, schema: pa.Schema, commit: Commit, account: RowAccount) -> int:
+    def _in_window(self, schema: pa.Schema) -> int:
+        """Count the rows of the partition that go."""
+        handle = self.handle
+        assert handle is not None  # noqa: S101 - set by publish
+        window = self.work.window
+        assert window is not None  # noqa: S101 - asked by the caller
+        if handle.rows() == 0:
+            return 0
+        relation, column = self.session.lake_relation(handle), quote(window.column)
+        low, high = (
+            f"CAST({literal(bound.strftime('%Y-%m-%d %H:%M:%S'))} AS TIMESTAMP)" for bound in (window.start, window.end)
+        )
+        where = f"{column}::TIMESTAMP >= {low} AND {column}::TIMESTAMP < {high}"
+        return self.session.execute(f"SELECT count(*) FROM {relation} WHERE {where}")[0][0]
+
+    def _write_inserts(self, sql: str, schema: pa.Schema, commit: Commit, account: RowAccount) -> Handle:
         """Append: no row of the load meets a row of the table, so there is nothing to merge."""
         table, handle = self.silver.table, self.handle
         assert handle is not None  # noqa: S101 - set by publish
@@ -199,20 +217,18 @@ class Refinement:
             _agree(staged.stored_rows, account.inserted, "rows written", table.name)
             return table.replace(handle, staged, commit) if self.work.rebuild else table.append(handle, staged, commit)
 
-    def _write_partition(self, sql: str, schema: pa.Schema, commit: Commit) -> int:
-        import pyarrow as pa
-
+    def _write_partition(self, sql: str, schema: pa.Schema, commit: Commit, account: RowAccount) -> Handle:
         window, handle = self.work.window, self.handle
         assert window is not None  # noqa: S101 - asked by the caller
         assert handle is not None  # noqa: S101 - set by publish
-        reader = pa.RecordBatchReader.from_batches(schema, (_cast(batch, schema) for batch in self.session.stream(sql)))
+        expected = Changes(inserted=account.inserted, deleted=account.removed)
         predicate = window_predicate(window, schema)
-        return self.silver.table.replace_where(handle, reader, predicate, commit)
+        return self.silver.table.replace_where(handle, self._reader(sql, schema), predicate, commit, expected)
 
-    def _merge(self, columns: str, schema: pa.Schema, commit: Commit, account: RowAccount) -> int:
+    def _merge(self, columns: str, schema: pa.Schema, commit: Commit, account: RowAccount) -> Handle:
         import pyarrow as pa
 
-        table, handle = self.silver.table, self.handle
+        handle = self.handle
         assert handle is not None  # noqa: S101 - set by publish
         sql = (
             f"SELECT {columns}, f.action AS _action FROM judged j JOIN fated f ON f.rid = j.rowid "  # noqa: S608
@@ -220,14 +236,17 @@ class Refinement:
             f"SELECT {', '.join(quote(name) for name in self.versions.key)}, 'delete' AS _action FROM removed"
         )
         wanted = schema.append(pa.field("_action", pa.string()))
-        reader = pa.RecordBatchReader.from_batches(wanted, (_cast(batch, wanted) for batch in self.session.stream(sql)))
-        metrics: Mapping[str, Any] = table.merge(handle, reader, self.versions.key, commit)
-        _agree(metrics["num_target_rows_inserted"], account.inserted, "rows inserted", table.name)
-        _agree(metrics["num_target_rows_updated"], account.updated, "rows updated", table.name)
-        _agree(metrics["num_target_rows_deleted"], account.deleted + account.removed, "rows deleted", table.name)
-        fresh = table.open()
-        assert fresh is not None  # noqa: S101 - it was just written
-        return fresh.version
+        expected = Changes(account.inserted, account.updated, account.deleted + account.removed)
+        return self.silver.table.merge(handle, self._reader(sql, wanted), self.versions.key, commit, expected)
+
+    def _reader(self, sql: str, schema: pa.Schema) -> Source:
+        def read() -> pa.RecordBatchReader:
+            import pyarrow as pa
+
+            batches = (_cast(batch, schema) for batch in self.session.stream(sql))
+            return pa.RecordBatchReader.from_batches(schema, batches)
+
+        return read
 
 
 def window_predicate(window: Window, schema: pa.Schema) -> str:

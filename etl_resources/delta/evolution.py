@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from etl_resources.exceptions import SchemaConflictError
@@ -12,33 +13,45 @@ if TYPE_CHECKING:
 
 def widest(kind: pa.DataType) -> pa.DataType:
     """Return the widest type of the family, in which bronze lands: delta-rs adds columns but cannot widen one."""
+    from pyarrow import types
+
+    return _widest_nested(kind) if types.is_nested(kind) else _widest_flat(kind)
+
+
+def _widest_flat(kind: pa.DataType) -> pa.DataType:
     import pyarrow as pa
     from pyarrow import types
 
-    if types.is_uint64(kind):
-        return pa.decimal128(20, 0)
-    if types.is_integer(kind):
-        return pa.int64()
-    if types.is_floating(kind):
-        return pa.float64()
-    if types.is_timestamp(kind):
-        return pa.timestamp("us", tz="UTC" if kind.tz else None)
-    if types.is_date(kind):
-        return pa.date32()
     if types.is_dictionary(kind):
         return widest(kind.value_type)
-    if types.is_large_string(kind) or types.is_string_view(kind) or types.is_time(kind) or types.is_null(kind):
-        return pa.string()
-    if types.is_large_binary(kind) or types.is_fixed_size_binary(kind) or types.is_binary_view(kind):
-        return pa.binary()
-    if types.is_decimal256(kind):
+    if types.is_timestamp(kind):
+        return pa.timestamp("us", tz="UTC" if kind.tz else None)
+    if types.is_decimal(kind):
+        # Delta has 38 digits; what has more is kept as text.
         return pa.decimal128(kind.precision, kind.scale) if kind.precision <= 38 else pa.string()
+    text = (types.is_large_string, types.is_string_view, types.is_time, types.is_null)
+    raw = (types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
+    families: list[tuple[tuple[Callable[[pa.DataType], bool], ...], pa.DataType]] = [
+        ((types.is_uint64,), pa.decimal128(20, 0)),
+        ((types.is_integer,), pa.int64()),
+        ((types.is_floating,), pa.float64()),
+        ((types.is_date,), pa.date32()),
+        (text, pa.string()),
+        (raw, pa.binary()),
+    ]
+    return next((wide for tests, wide in families if any(test(kind) for test in tests)), kind)
+
+
+def _widest_nested(kind: pa.DataType) -> pa.DataType:
+    import pyarrow as pa
+    from pyarrow import types
+
     if types.is_struct(kind):
         return pa.struct([pa.field(field.name, widest(field.type)) for field in kind])
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind) or types.is_list_view(kind):
-        return pa.list_(pa.field("element", widest(kind.value_type)))
     if types.is_map(kind):
         return pa.map_(widest(kind.key_type), widest(kind.item_type))
+    if any(test(kind) for test in (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view)):
+        return pa.list_(pa.field("element", widest(kind.value_type)))
     return kind
 
 
@@ -70,7 +83,7 @@ def merge_schemas(table: pa.Schema, incoming: pa.Schema, *, where: str) -> pa.Sc
         raise SchemaConflictError(
             "a type would change: " + "; ".join(conflicts),
             where=where,
-            fix="cast the column in the pipeline's steps or the source's query, or reload the table with --full-refresh",
+            fix="cast the column in the steps or in the source's query, or reload the table with --full-refresh",
         )
     return pa.schema(list(merged.items()))
 
@@ -96,7 +109,7 @@ def common_type(column: pa.DataType, incoming: pa.DataType) -> pa.DataType | Non
 
 
 def _fits(incoming: pa.DataType, column: pa.DataType) -> bool:
-    """Tell whether values of `incoming` may go into `column`; among numbers `conform` looks at the values themselves."""
+    """Tell whether values of `incoming` may go into `column`; among numbers, `conform` looks at the values."""
     from pyarrow import types
 
     def number(kind: pa.DataType) -> bool:
@@ -127,11 +140,24 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, *, where: str) -> pa.Recor
             continue
         column = batch.column(index)
         try:
-            arrays.append(column if column.type.equals(field.type) else column.cast(field.type, safe=True))
+            arrays.append(column if column.type.equals(field.type) else _exact(column, field.type))
         except pa.ArrowInvalid as error:
             raise SchemaConflictError(
-                f"column {field.name!r} is {field.type} in the table, and a value of {column.type} does not fit: {error}",
+                f"column {field.name!r} is {field.type} in the table, a value of {column.type} does not fit: {error}",
                 where=where,
                 fix="cast the column in the source's query, or reload the table with --full-refresh",
             ) from error
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _exact(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Cast without loss; between decimals and floats Arrow rounds in silence, so the way back must lead to the same."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    cast = column.cast(kind, safe=True)
+    pairs = ((types.is_decimal, types.is_floating), (types.is_floating, types.is_decimal))
+    rounds = any(source(column.type) and target(kind) for source, target in pairs)
+    if rounds and not cast.cast(column.type, safe=False).equals(column):
+        raise pa.ArrowInvalid("it would be rounded")
+    return cast

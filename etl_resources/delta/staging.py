@@ -92,7 +92,16 @@ class Staging:
         metadata = self._writer.writer.metadata
         self._stored_rows += metadata.num_rows
         stats = file_statistics(metadata, self._statistics)
-        self._adds.append(AddAction(self._path, size, {}, int(time.time() * 1000), True, stats))
+        self._adds.append(
+            AddAction(
+                path=self._path,
+                size=size,
+                partition_values={},
+                modification_time=int(time.time() * 1000),
+                data_change=True,
+                stats=stats,
+            )
+        )
         self._writer = self._sink = None
 
     def finish(self) -> list[AddAction]:

@@ -8,9 +8,13 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from etl_resources.delta.handle import SKIPPING
+
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from etl_resources.delta.handle import Handle
 
 LONGEST_STRING = 64
 """Characters; a longer minimum or maximum is left out: it bloats the log and prunes no better."""
@@ -27,7 +31,30 @@ def skipping_columns(schema: pa.Schema, personal: Collection[str]) -> list[str]:
         tests = (types.is_integer, types.is_decimal, types.is_date, types.is_timestamp, types.is_string)
         return any(test(kind) for test in tests)
 
-    return [field.name for field in schema if field.name not in personal and ordered(field.type)]
+    def listable(name: str) -> bool:
+        # A backtick makes delta-rs give up the whole list, and keep minimum and maximum of every column.
+        return not {"`", ","} & set(name)
+
+    return [
+        field.name for field in schema if field.name not in personal and ordered(field.type) and listable(field.name)
+    ]
+
+
+def skipping_property(columns: Collection[str]) -> dict[str, str]:
+    """Return the table property that limits statistics to `columns`; without it delta-rs keeps them of the first 32."""
+    return {SKIPPING: ",".join(f"`{name}`" for name in columns)}
+
+
+def protect(handle: Handle, personal: Collection[str]) -> Handle:
+    """Stop keeping minimum and maximum of columns that have become personal since the table was created."""
+    known = handle.skipping()
+    kept = known - frozenset(personal) if known is not None else skipping_columns(handle.schema(), personal)
+    if known is not None and len(kept) == len(known):
+        return handle
+    handle.delta.alter.set_table_properties(skipping_property(sorted(kept)))
+    fresh = handle.table.open()
+    assert fresh is not None  # noqa: S101 - it was just written
+    return fresh
 
 
 def file_statistics(metadata: pq.FileMetaData, columns: Collection[str]) -> str:

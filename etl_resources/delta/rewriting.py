@@ -1,0 +1,152 @@
+"""Commits that rewrite files: merge by key, and replacement of the rows that satisfy a condition.
+
+delta-rs commits and tells afterwards what it did. So the rows that go in are counted before the commit, and what came
+of them is compared after it; a commit that did something else is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from etl_resources.delta.commit import Commit, transactions_of
+from etl_resources.exceptions import RowsNotConservedError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from etl_resources.delta.handle import Handle
+
+Source = Callable[[], "pa.RecordBatchReader"]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Rows that a commit inserts, updates and deletes."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+
+def merge(handle: Handle, source: Source, key: Sequence[str], commit: Commit, expected: Changes) -> None:
+    """Apply the rows of `source` by their `_action`; see `LakeTable.merge`."""
+    on = " AND ".join(f"t.`{name}` = s.`{name}`" for name in key)
+    data = source()
+    # Columns that the table has and the source has not keep their values.
+    columns = {f"`{name}`": f"s.`{name}`" for name in data.schema.names if name != "_action"}
+    before, rows = handle.version, _Counted(data, expected.inserted + expected.updated + expected.deleted)
+    with rows.checked(handle.table.name):
+        # Streamed execution gives up the statistics of the source, so every file of the table would be scanned.
+        merger = handle.delta.merge(
+            rows.reader(),
+            on,
+            source_alias="s",
+            target_alias="t",
+            streamed_exec=False,
+            commit_properties=commit.properties(),
+        )
+        metrics = (
+            merger.when_matched_delete("s._action = 'delete'")
+            .when_matched_update(columns, "s._action = 'update'")
+            .when_not_matched_insert(columns, "s._action = 'insert'")
+            .execute()
+        )
+    if not _marked(handle, commit, expected):
+        done = Changes(
+            metrics["num_target_rows_inserted"], metrics["num_target_rows_updated"], metrics["num_target_rows_deleted"]
+        )
+        if done != expected:
+            raise _taken_back(handle, before, commit, f"{done} instead of {expected}")
+
+
+def replace_where(handle: Handle, source: Source, predicate: str, commit: Commit, expected: Changes) -> None:
+    """Put the rows of `source` in place of those that satisfy `predicate`; see `LakeTable.replace_where`."""
+    from deltalake import write_deltalake
+
+    before, rows = handle.version, _Counted(source(), expected.inserted)
+    wanted = handle.rows() - expected.deleted + expected.inserted
+    with rows.checked(handle.table.name):
+        write_deltalake(
+            handle.delta,
+            rows.reader(),
+            mode="overwrite",
+            predicate=predicate,
+            commit_properties=commit.properties(),
+        )
+    if not _marked(handle, commit, expected) and handle.rows() != wanted:
+        raise _taken_back(handle, before, commit, f"the table has {handle.rows()} rows instead of {wanted}")
+
+
+def _marked(handle: Handle, commit: Commit, expected: Changes) -> bool:
+    """Keep the transaction of a commit that changed nothing: delta-rs makes no commit then, and drops it."""
+    if handle.committed(commit.app_id) >= commit.version:
+        return False
+    if expected != Changes():
+        raise RowsNotConservedError(
+            f"Delta changed nothing, but {expected} was to be changed; nothing was committed",
+            where=handle.table.name,
+            fix="this is a defect of the platform or of the storage: please report it",
+        )
+    # By the same handle, so that another run that has done the same work in the meantime is noticed.
+    handle.delta.create_write_transaction([], "append", handle.schema(), commit_properties=commit.properties())
+    return True
+
+
+def _taken_back(handle: Handle, before: int, commit: Commit, what: str) -> RowsNotConservedError:
+    """Undo the commit, its transactions included, and return the error that says so."""
+    from deltalake import CommitProperties
+
+    table = handle.table
+    fresh, old = table.open(), table.open(before)
+    assert fresh is not None  # noqa: S101 - it was just written
+    assert old is not None  # noqa: S101 - it was just written
+    undone = fresh.version == handle.version
+    if undone:
+        earlier = transactions_of({name: old.committed(name) for name in (commit.app_id, *commit.marks)})
+        fresh.delta.restore(before, commit_properties=CommitProperties(app_transactions=earlier))
+    return RowsNotConservedError(
+        f"number {commit.version} of {commit.app_id} changed other rows than it should have: {what}; "
+        + ("the commit was taken back" if undone else f"version {handle.version} of the table is WRONG"),
+        where=table.name,
+        fix="this is a defect of the platform or of the storage: please report it"
+        + ("" if undone else f"; restore version {before} and run again"),
+    )
+
+
+class _Counted:
+    """Passes batches on, and stops the commit when other than `expected` rows have come by their end."""
+
+    def __init__(self, source: pa.RecordBatchReader, expected: int) -> None:
+        self._source, self._expected = source, expected
+        self._wrong: str | None = None
+
+    def reader(self) -> pa.RecordBatchReader:
+        import pyarrow as pa
+
+        return pa.RecordBatchReader.from_batches(self._source.schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        rows = 0
+        for batch in self._source:
+            rows += batch.num_rows
+            yield batch
+        if rows != self._expected:
+            self._wrong = f"{rows} rows were to be written, but the account says {self._expected}"
+            raise ValueError(self._wrong)
+
+    @contextmanager
+    def checked(self, where: str) -> Iterator[None]:
+        """Say why a commit failed, if it was the count."""
+        try:
+            yield
+        except Exception as error:  # whatever Delta makes of an error in its source
+            if self._wrong is None:
+                raise
+            raise RowsNotConservedError(
+                f"{self._wrong}; nothing was committed",
+                where=where,
+                fix="this is a defect of the platform: please report it",
+            ) from error
