@@ -22,15 +22,15 @@ def load(root: Path) -> dg.Definitions:
     """
     with collecting() as mistakes:
         loaded = load_defs_folder(root)
-        mistakes.extend(missing_dependencies(loaded))
+        defaults: dict[str, object] = {"engine": DuckDB(memory_limit=os.environ.get("ETL_MEMORY_LIMIT", "2GB"))}
+        if "lake" not in (loaded.resources or {}):
+            defaults["lake"] = Lake(uri=os.environ.get("ETL_LAKE_URI", ".lake"))
+        complete = dg.Definitions.merge(loaded, dg.Definitions(resources=defaults, executor=dg.in_process_executor))
+        mistakes.extend(missing_dependencies(complete))
     if mistakes:
         listed = "\n\n".join(mistakes)
         raise ConfigurationError(f"{len(mistakes)} mistakes in the definitions:\n\n{listed}")
-    defaults: dict[str, object] = {"engine": DuckDB(memory_limit=os.environ.get("ETL_MEMORY_LIMIT", "2GB"))}
-    if "lake" not in (loaded.resources or {}):
-        defaults["lake"] = Lake(uri=os.environ.get("ETL_LAKE_URI", ".lake"))
-    common = dg.Definitions(resources=defaults, executor=dg.in_process_executor)
-    return dg.Definitions.merge(loaded, common)
+    return complete
 
 
 def missing_dependencies(loaded: dg.Definitions) -> list[str]:
