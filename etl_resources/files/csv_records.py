@@ -129,18 +129,18 @@ def record_ends(data: bytes, dialect: Dialect) -> tuple[Positions, bool]:
     import numpy as np
 
     octets = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(octets == NEWLINE)
+    is_end = octets == NEWLINE
+    is_quote = octets == ord(dialect.quote) if dialect.quote else np.zeros(0, bool)
     if dialect.escape:
-        ends = ends[~escaped(octets, ends, ord(dialect.escape))]
-    if not dialect.quote or dialect.quote.encode() not in data:
+        escaped = escaped_positions(octets, ord(dialect.escape))
+        is_end[escaped], is_quote[escaped if dialect.quote else []] = False, False
+    ends = np.flatnonzero(is_end)
+    if not is_quote.any():
         return ends, False
-    quotes = np.flatnonzero(octets == ord(dialect.quote))
-    if dialect.escape:
-        quotes = quotes[~escaped(octets, quotes, ord(dialect.escape))]
-    in_doubt = _first_misplaced(octets, quotes, dialect)
+    in_doubt = _first_misplaced(octets, np.flatnonzero(is_quote), dialect)
     if in_doubt is not None:
         ends = ends[: np.searchsorted(ends, in_doubt)]
-    return ends[np.searchsorted(quotes, ends) % 2 == 0], in_doubt is not None
+    return ends[~within_quotes(is_quote)[ends]], in_doubt is not None
 
 
 def count_records(data: bytes, ends: Positions, dialect: Dialect) -> int:
@@ -158,19 +158,27 @@ def _blank(data: bytes, ends: Positions) -> NDArray[np.bool_]:
     return blank
 
 
-def escaped(octets: NDArray[np.uint8], at: Positions, escape: int) -> NDArray[np.bool_]:
-    """Tell which positions stand behind an odd number of escape characters."""
+def escaped_positions(octets: NDArray[np.uint8], escape: int) -> Positions:
+    """Return the positions that stand behind an odd number of escape characters."""
     import numpy as np
 
-    run = np.zeros(len(at), np.int64)
-    open_ = np.ones(len(at), bool)
-    while open_.any():
-        before = at - run - 1
-        open_ &= before >= 0
-        open_[open_] = octets[before[open_]] == escape
-        run[open_] += 1
-    odd: NDArray[np.bool_] = run % 2 == 1
-    return odd
+    marks = np.flatnonzero(octets == escape)
+    gaps = np.flatnonzero(np.diff(marks) != 1)
+    first, last = (
+        marks[np.concatenate([[0], gaps + 1])[: len(marks)]],
+        marks[np.concatenate([gaps, [-1]])[: len(marks)]],
+    )
+    behind: Positions = last[(last - first) % 2 == 0] + 1
+    return behind[behind < len(octets)]
+
+
+def within_quotes(is_quote: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell of every position whether an odd number of quotes lies before it."""
+    import numpy as np
+
+    # Only the parity matters, and it survives the overflow of a byte.
+    parity: NDArray[np.bool_] = (np.cumsum(is_quote, dtype=np.uint8) & 1).astype(bool)
+    return parity
 
 
 def _first_misplaced(octets: NDArray[np.uint8], quotes: Positions, dialect: Dialect) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ from typing import IO, TYPE_CHECKING, Any
 from etl_resources.files import json_types
 from etl_resources.files.chunks import blocks_of
 from etl_resources.files.csv_records import Block, Dialect, Piece, record_pieces
+from etl_resources.files.json_digits import digits_lost
 from etl_resources.files.json_records import Document, parse_path, scan
-from etl_resources.files.json_types import exact_as_float
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,10 +18,8 @@ if TYPE_CHECKING:
 _LINES = Dialect(quote=None)
 _SPACE = b" \t\r\n"
 _PARTS = 16
-_LONG_RUN = 16
 _MAX_DEPTH = 100
 _STEP = 64
-_LONG_NUMBER = re.compile(rb'(?<![\w".+-])-?\d[\d.]{15,}(?:[eE][+-]?\d+)?')
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def parse_block(data: bytes, records: int, schema: pa.Schema | None, *, lines: b
     if len(column) != 1 or len(rows) != records or rows.null_count:
         return None
     table = pa.Table.from_arrays(rows.flatten(), schema=pa.schema(list(rows.type)))
-    return None if _digits_lost(body, table) else table
+    return None if digits_lost(body, table) else table
 
 
 def parts_of(block: Block, *, lines: bool) -> Iterator[list[Numbered]]:
@@ -150,42 +147,3 @@ def _may_be_deep(text: bytes) -> bool:
     octets = octets[: len(octets) // _STEP * _STEP].reshape(-1, _STEP) | np.uint8(32)  # takes [ for {, and ] for }
     opened = np.count_nonzero(octets == ord("{"), axis=1) - np.count_nonzero(octets == ord("}"), axis=1)
     return bool(len(opened)) and int(np.cumsum(opened).max()) > _STEP
-
-
-def _digits_lost(text: bytes, table: pa.Table) -> bool:
-    """Tell whether a float64 of the table may have fewer digits than the text; cheap where no number is long."""
-    import pyarrow.compute as pc
-
-    if not _has_long_run(text):
-        return False
-    numbers = _LONG_NUMBER.findall(text)
-    fractions = [n for n in numbers if b"." in n or b"e" in n.lower()]
-    floats = [f for c in table.itercolumns() for f in _float_leaves(c.combine_chunks())]
-    if len(fractions) < len(numbers) and any((pc.max(pc.abs(f)).as_py() or 0) >= 2**53 for f in floats):
-        return True
-    return bool(floats) and not all(exact_as_float(n.decode()) for n in fractions)
-
-
-def _has_long_run(text: bytes) -> bool:
-    """Tell whether 16 digits or dots follow each other. Any such run covers two neighbours of every eighth byte."""
-    import numpy as np
-
-    octets = np.frombuffer(text, np.uint8)
-    stride = _LONG_RUN // 2
-    every = (octets[::stride] - np.uint8(ord("."))) < 12
-    both = np.flatnonzero(every[:-1] & every[1:]) * stride
-    for offset in range(1, stride):
-        both = both[(octets[both + offset] - np.uint8(ord("."))) < 12]
-    return bool(len(both))
-
-
-def _float_leaves(column: Any) -> Iterator[Any]:
-    from pyarrow import types
-
-    if types.is_floating(column.type):
-        yield column
-    elif types.is_list(column.type):
-        yield from _float_leaves(column.flatten())
-    elif types.is_struct(column.type):
-        for child in column.flatten():
-            yield from _float_leaves(child)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError
 from etl_resources.files.chunks import Unreadable
-from etl_resources.files.csv_records import Block, Piece, escaped
+from etl_resources.files.csv_records import Block, Piece, escaped_positions, within_quotes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,15 +47,11 @@ def scan(text: bytes, depth: int) -> Scan:
     import numpy as np
 
     octets = np.frombuffer(text, np.uint8)
-    step = np.zeros(256, np.int8)
-    step[[ord("{"), ord("[")]], step[[ord("}"), ord("]")]] = 1, -1
-    quotes = np.flatnonzero(octets == ord('"'))
-    if b"\\" in text:
-        quotes = quotes[~escaped(octets, quotes, ord("\\"))]
-    steps = step[octets]
-    at = np.flatnonzero(steps)
-    at = at[np.searchsorted(quotes, at) % 2 == 0]
-    return Scan(at, depth + np.cumsum(steps[at], dtype=np.int64))
+    is_quote = octets == ord('"')
+    is_quote[escaped_positions(octets, ord("\\"))] = False
+    folded = octets | np.uint8(32)  # takes [ for {, and ] for }
+    at = np.flatnonzero(((folded == ord("{")) | (folded == ord("}"))) & ~within_quotes(is_quote))
+    return Scan(at, depth + np.cumsum(np.where(folded[at] == ord("{"), 1, -1)))
 
 
 class Document:

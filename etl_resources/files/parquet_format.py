@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import IO, TYPE_CHECKING
 
 from etl_resources.exceptions import UnavailableError
@@ -11,6 +12,8 @@ from etl_resources.files.chunks import Chunk
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_BUFFER = 1 << 20
 
 
 def read_parquet_schema(stream: IO[bytes], origin: str) -> pa.Schema:
@@ -31,11 +34,13 @@ def read_parquet(stream: IO[bytes], origin: str, batch_rows: int) -> Iterator[Ch
     import pyarrow.parquet as pq
 
     with _parquet_errors(origin):
-        file = pq.ParquetFile(stream)
+        # Group by group, and not buffered ahead, or memory grows with the size of the file.
+        file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER)
         schema = _plain(file.schema_arrow)
         expected, read = file.metadata.num_rows, 0
         yield Chunk(schema.empty_table(), 0)
-        for batch in file.iter_batches(batch_size=batch_rows):
+        groups = (file.iter_batches(batch_rows, row_groups=[n]) for n in range(file.num_row_groups))
+        for batch in chain.from_iterable(groups):
             read += batch.num_rows
             yield Chunk(pa.Table.from_batches([batch]).cast(schema), batch.num_rows)
         if read != expected:

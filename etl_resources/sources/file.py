@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from etl_resources.files.json_format import JsonReader
 
-_SAMPLE_BYTES = 16 << 20
+_SAMPLE_BYTES = 8 << 20
 _SAMPLE_FILES = 100
 _PROVENANCE = frozenset({"_batch", "_row", "_read_at", "_op", "_seq", "_origin"})
 
@@ -108,7 +108,7 @@ class FileSource(Source):
     capabilities: ClassVar[Capabilities] = Capabilities(captures=frozenset({"snapshot"}), resumes=True, windows=True)
 
     def read_schema(self, stream: Stream) -> pa.Schema:
-        """Return the columns of the files there are (of the first hundred; of JSON, those that 16 MB of records show).
+        """Return the columns of the files there are (of the first hundred; of JSON, those that 8 MB of records show).
 
         Raises:
             NotFoundError, ConfigurationError, SchemaConflictError: as `read`.
