@@ -103,14 +103,15 @@ class GoldAssets:
             required_resource_keys={"lake", "engine"},
         )
         def build(context: dg.AssetExecutionContext) -> Iterator[Any]:
+            from etl_assets.completeness import upstream
             from etl_assets.gold import Gold, GoldSpec
 
+            lake = context.resources.lake
+            keys = ["/".join(reference.key) for reference in self.references]
             gold = Gold(
-                context.resources.lake,
+                lake,
                 context.resources.engine,
-                GoldSpec(
-                    self.pipeline.name, self.name, self.query, self.references, contract, upstream(context, spec.key)
-                ),
+                GoldSpec(self.pipeline.name, self.name, self.query, self.references, contract, upstream(lake, keys)),
             )
             built = gold.build(run_of(context))
             metadata = table_metadata(gold.table, gold.table.open(), built.delta_version)
@@ -122,15 +123,3 @@ class GoldAssets:
 
     def _lineage(self, built: "Built") -> dict[str, Any]:
         return query_lineage(built.sql, self.references, built.types)
-
-
-def upstream(context: dg.AssetExecutionContext, key: dg.AssetKey) -> set[str]:
-    """Return the names of all tables that the asset depends on, through all layers and pipelines."""
-    graph = context.repository_def.asset_graph
-    found: set[dg.AssetKey] = set()
-    waiting = [key]
-    while waiting:
-        parents = graph.get(waiting.pop()).parent_keys - found
-        found |= parents
-        waiting += parents
-    return {"/".join(parent.path) for parent in found}
