@@ -111,9 +111,10 @@ def _read(path: Path, content: bytes) -> Contract:
     read_table(table, ("schema", 0), builder, key)
     read_freshness(document, str(table.get("name")), builder)
     if mistakes.found:
-        from etl_checks.lint import lint_rules
+        from etl_checks.lint import rule_problems
 
-        lint_rules(tuple(columns), tuple(builder.rules), mistakes)
+        for origin, problem in rule_problems(columns, tuple(builder.rules)):
+            mistakes.add(origin, problem)
     mistakes.report()
     return Contract(
         id=document["id"],

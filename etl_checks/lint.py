@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from etl_checks.columns import Column
 from etl_checks.expressions import row_condition
-from etl_checks.mistakes import Mistakes, did_you_mean
+from etl_checks.mistakes import Place, did_you_mean
 from etl_checks.odcs import parse_yaml
 from etl_checks.rules import Rule
 from etl_resources.engines.duckdb import literal, quote
@@ -25,18 +25,22 @@ def lint_contract(contract: Contract) -> None:
     Raises:
         ConfigurationError: with all mistakes at once.
     """
-    _, mistakes = parse_yaml(contract.path.read_text(encoding="utf-8"), contract.path)
-    lint_rules(contract.columns, contract.rules, mistakes)
-    mistakes.report()
+    problems = rule_problems(contract.columns, contract.rules)
+    if problems:
+        _, mistakes = parse_yaml(contract.path.read_text(encoding="utf-8"), contract.path)
+        for place, problem in problems:
+            mistakes.add(place, problem)
+        mistakes.report()
 
 
-def lint_rules(columns: tuple[Column, ...], rules: tuple[Rule, ...], mistakes: Mistakes) -> None:
-    """Add the mistakes in patterns and expressions to `mistakes`."""
+def rule_problems(columns: tuple[Column, ...], rules: tuple[Rule, ...]) -> list[tuple[Place, str]]:
+    """Return what is wrong with patterns and expressions, each with its place in the YAML."""
     checked = [rule for rule in rules if rule.kind in ("pattern", "expression")]
     if not checked:
-        return
+        return []
     import duckdb
 
+    problems = []
     with duckdb.connect(config={"enable_external_access": "false"}) as connection:
         for rule in checked:
             if rule.kind == "pattern":
@@ -44,7 +48,8 @@ def lint_rules(columns: tuple[Column, ...], rules: tuple[Rule, ...], mistakes: M
             else:
                 problem = _expression_problem(connection, rule.params["sql"], columns)
             if problem:
-                mistakes.add(rule.origin, problem)
+                problems.append((rule.origin, problem))
+    return problems
 
 
 def _pattern_problem(connection: duckdb.DuckDBPyConnection, pattern: str) -> str | None:

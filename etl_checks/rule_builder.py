@@ -162,7 +162,10 @@ class RuleBuilder:
         name = check_name(rule_id)
         if name in RESERVED_CHECKS:
             self.mistakes.add(place, f"the id {rule_id!r} is taken by the platform's own checks")
-        other = self._names.setdefault(name, rule_id)
+        if rule_id.lower() in (column.lower() for column in self.columns):
+            self.mistakes.add((*place, "id"), f"{rule_id!r} is the name of a column: give the rule another id")
+        # SQL takes upper and lower case for one.
+        other = self._names.setdefault(name.lower(), rule_id)
         if other is rule_id:
             return
         twice = (

@@ -152,7 +152,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @given(rows=rows, rules=st.lists(some_rule(), min_size=1, max_size=8, unique_by=lambda one: one.id))
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_four_ways_to_judge_a_table_agree(
     connection: duckdb.DuckDBPyConnection, rows: Sequence[tuple[Any, ...]], rules: list[Rule]
 ) -> None:
