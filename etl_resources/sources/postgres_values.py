@@ -64,23 +64,28 @@ def _plain(array: pa.Array) -> pa.Array:
 def _fit(array: pa.Array, column: Column) -> tuple[pa.Array, pa.Array | None]:
     """Return the array in the column's type, and the text of the values that do not fit, else null; None: all fit."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if pa.types.is_temporal(column.arrow):
         return _fit_temporal(array, column)
     if array.type == column.arrow:
         return array, None
+    # Decimals come as text; anything else is not what was described, even if it could be cast.
+    if array.type == pa.string() and pa.types.is_decimal(column.arrow):
+        return _fit_decimals(array, column)
+    if array.type == pa.list_(pa.string()) and pa.types.is_decimal(getattr(column.arrow, "value_type", pa.null())):
+        return _fit_decimal_lists(array, column)
+    raise _changed(column, array.type)
+
+
+def _fit_decimals(array: pa.Array, column: Column) -> tuple[pa.Array, pa.Array | None]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     try:
         return pc.cast(array, column.arrow), None
     except pa.ArrowInvalid:
-        if not (pa.types.is_string(array.type) and pa.types.is_decimal(column.arrow)):
-            if pa.types.is_list(array.type):
-                return _fit_decimal_lists(array, column)
-            raise _changed(column, array.type) from None
-    except pa.ArrowNotImplementedError:
-        raise _changed(column, array.type) from None
-    is_number = pc.match_substring_regex(array, r"^-?[0-9.]+$")  # NaN and the infinities are not
-    return pc.cast(pc.if_else(is_number, array, None), column.arrow), pc.if_else(is_number, None, array)
+        is_number = pc.match_substring_regex(array, r"^-?[0-9.]+$")  # NaN is not
+        return pc.cast(pc.if_else(is_number, array, None), column.arrow), pc.if_else(is_number, None, array)
 
 
 def _fit_temporal(array: pa.Array, column: Column) -> tuple[pa.Array, pa.Array | None]:
@@ -108,6 +113,10 @@ def _fit_decimal_lists(array: pa.Array, column: Column) -> tuple[pa.Array, pa.Ar
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    try:
+        return pc.cast(array, column.arrow), None
+    except pa.ArrowInvalid:
+        pass
     odd = pc.match_substring_regex(pc.list_flatten(array), "[a-zA-Z]")
     parents = pc.list_parent_indices(array).filter(pc.fill_null(odd, False))  # noqa: FBT003 - the fill value
     is_odd = pc.is_in(pa.array(range(len(array)), parents.type), value_set=parents.unique())

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError, UnavailableError
+from etl_resources.postgres_session import Session
 from etl_resources.source import Batch, Incremental, Position, Stream
 from etl_resources.sources.postgres import PostgresSource, PostgresStreamOptions
 from etl_resources.sources.postgres_horizon import Horizon
@@ -132,6 +133,23 @@ def test_what_is_rolled_back_is_never_read(reader: Reader, writer: Any, other: A
     assert reader.ids() == [2]
     writer.rollback()
     assert reader.ids() == []
+
+
+def test_what_commits_while_a_read_begins_is_read_once(
+    reader: Reader, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snapshot of the read sees it, and the horizon taken before does not have it: so it is the next read's."""
+    execute = Session.execute
+    ids = iter([2, 3, 4])
+
+    def commit_first(session: Session, statement: str) -> int:
+        if statement.startswith("BEGIN"):
+            other.execute(INSERT, [next(ids)])
+        return execute(session, statement)
+
+    other.execute(INSERT, [1])
+    monkeypatch.setattr(Session, "execute", commit_first)
+    assert [reader.ids() for _ in range(3)] == [[1], [2], [3]]
 
 
 def test_maintenance_does_not_make_old_rows_new(reader: Reader, other: Any) -> None:
