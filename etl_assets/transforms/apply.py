@@ -68,20 +68,14 @@ def _apply_to_rows(projection: Projection, step: Step) -> None:
         reasons = dict.fromkeys(columns, parameters.reason())
         convert(projection, columns, step=parameters.step, on_error=parameters.on_error, reasons=reasons)
     elif isinstance(parameters, OnColumns):
-        _clean(projection, projection.columns_of(parameters), partial(_second, function, parameters))
+        for name in projection.columns_of(parameters):
+            if inspect.isgeneratorfunction(function):
+                cleaned = projection.finish(function(projection.named(name), parameters))
+            else:
+                [cleaned] = projection.compute([name], lambda value: [function(value, parameters)])
+            projection.set({name: cleaned})
     else:
         function(projection, parameters)
-
-
-def _clean(projection: Projection, columns: Sequence[str], function: Callable[[Any], Any]) -> None:
-    if inspect.isgeneratorfunction(function.args[0] if isinstance(function, partial) else function):
-        projection.table()
-        values = projection.values()
-        projection.set(dict(zip(columns, projection.staged([function(values[name]) for name in columns]), strict=True)))
-        return
-    for name in columns:
-        [cleaned] = projection.compute([name], lambda value: [function(value)])
-        projection.set({name: cleaned})
 
 
 def _second(function: Callable[..., Any], parameters: Any, value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import ibis
 import ibis.expr.types as ir
@@ -25,30 +25,23 @@ def convert(
 
     Args:
         projection: is changed.
-        columns: column -> function of its value, plain or staged.
+        columns: column -> function of its value, plain or in stages.
         step: name of the step; the rule of a failure is `<step>.<column>`.
         on_error: reject | null | keep.
         reasons: column -> what is wrong with a value that failed.
     """
-    if not columns:
-        return
-    projection.table()
-    before = projection.values()
-    results = projection.staged([_staged(function, before[name]) for name, function in columns.items()])
-    converted = dict(zip(columns, projection.bind(results), strict=True))
-    before = projection.values()
-    for name, value in converted.items():
-        failed = value.isnull() & ~is_blank(before[name])
+    for name, function in columns.items():
+        before = projection.named(name)
+        result = function(before)
+        if inspect.isgenerator(result):
+            result = projection.finish(cast(Staged, result))
+        [value] = projection.bind([result])
+        failed = ibis.cases((value.isnull(), ~is_blank(before)), else_=False)
         instead: ir.Value | None = None
-        if on_error == "keep" and before[name].type().is_string():
-            instead = before[name]
+        if on_error == "keep" and before.type().is_string():
+            instead = before
         elif on_error == "reject" and projection.layer == "silver":
             projection.flag("rejected", f"{step}.{name}", f"{name} {reasons[name]}", failed)
         elif on_error == "reject":
             instead = stop(f"{projection.where}: {name} {reasons[name]}", value.type())
         projection.set({name: value if instead is None else ibis.cases((failed, instead), else_=value)})
-
-
-def _staged(function: Callable[[ir.Value], Any], value: ir.Value) -> Staged:
-    result = function(value)
-    return (yield from result) if inspect.isgenerator(result) else result

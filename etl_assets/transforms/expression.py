@@ -109,11 +109,15 @@ def evaluate(tree: sge.Expression, values: list[ir.Value], text: str) -> ir.Valu
 
 def sql_value(text: str, result: str | dt.DataType, /, **values: Any) -> Any:
     """Return DuckDB SQL of our own over named values, for what Ibis cannot say; plain values become literals."""
+    sql, keys = _template(text)
+    arguments = [values[key] if isinstance(values[key], ir.Value) else ibis.literal(values[key]) for key in keys]
+    return SqlExpression(sql, tuple(value.op() for value in arguments), dt.dtype(result)).to_expr()
+
+
+@lru_cache(maxsize=4096)
+def _template(text: str) -> tuple[str, tuple[str, ...]]:
     tree, keys = _numbered(_parsed(text).copy(), lambda parts: (parts[0], 1))
-    arguments = [
-        value if isinstance(value, ir.Value) else ibis.literal(value) for value in map(values.__getitem__, keys)
-    ]
-    return SqlExpression(tree.sql(dialect="duckdb"), tuple(v.op() for v in arguments), dt.dtype(result)).to_expr()
+    return tree.sql(dialect="duckdb"), tuple(keys)
 
 
 def column_resolver(columns: Mapping[str, Any]) -> Resolve:

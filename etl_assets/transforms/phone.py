@@ -32,33 +32,24 @@ def phone(text: ir.StringValue, parameters: Phone) -> Staged:
         text.re_replace(_EXTENSION, "").re_replace(_zero_in_brackets(), r"\1"),
         text.re_extract(_EXTENSION, 1),
     ]
-    plus = main.re_search(r"(?i)^(?:tel:)?[\s(]*\+")
-    digits, plus, extension = yield [
+    digits, plus = yield [
         ibis.cases((fn.full_match(main, _SHAPE), main.re_replace("[^0-9]", ""))),
-        plus,
-        extension,
+        main.re_search(r"(?i)^(?:tel:)?[\s(]*\+"),
     ]
     if parameters.region is None:
         full = ibis.cases((plus, digits), (digits.startswith("00"), digits.substr(2)))
     else:
         plan = _plan(parameters.region)
         coded = digits.re_replace(f"^{plan.country_code}", "")
-        digits, plus, national, coded, bare, extension = yield [
-            digits,
-            plus,
-            _without_trunk(digits, plan),
-            coded,
-            _without_trunk(coded, plan),
-            extension,
-        ]
-        full = _in_full(digits, plus, (national, coded, bare), plan)
-    number, extension = yield [full.re_replace(_trunk_zero(), r"\1"), extension]
+        shorter = yield [_without_trunk(digits, plan), coded, _without_trunk(coded, plan)]
+        full = _in_full(digits, plus, shorter, plan)
+    [number] = yield [full.re_replace(_trunk_zero(), r"\1")]
     suffix = ibis.cases((extension != "", ibis.literal(";ext=") + extension), else_="")
     return ibis.cases((fn.full_match(number, _possible()), ibis.literal("+") + number + suffix))
 
 
 def _in_full(
-    digits: ir.StringValue, plus: ir.BooleanValue, shorter: tuple[ir.StringValue, ...], plan: _Plan
+    digits: ir.StringValue, plus: ir.BooleanValue, shorter: list[ir.StringValue], plan: _Plan
 ) -> ir.StringValue:
     """Return calling code and number of digits that are written in the way of a region.
 

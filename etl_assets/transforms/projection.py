@@ -1,4 +1,4 @@
-"""Columns of a table while steps rewrite them: one SELECT, as long as nothing would be computed twice."""
+"""Columns of a table while steps rewrite them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.operations as ops
 import ibis.expr.types as ir
 
+from etl_assets.transforms.layers import Layers, uses
 from etl_assets.transforms.parameters.base import OnColumns
 from etl_assets.transforms.step import Flag, Layer
 from etl_resources.exceptions import ConfigurationError
@@ -18,24 +19,22 @@ Staged = Generator[Sequence[Any], Any, Any]
 computed once), and returns the result."""
 
 FLAG = "__flag_"
-_HELPER = "__stage_"
+_KEPT = "__kept"
 
 
 class Projection:
-    """A table and the values that its columns are going to have.
-
-    `values` maps every column, in order, to an expression over `_table`. Rewriting a column nests expressions; when
-    one would have to be repeated in the SQL, what is there becomes a subquery first (`table()`).
-    """
+    """A table and the values that its columns are going to have, in order; `table()` makes a query of them."""
 
     layer: Layer = "gold"
     where: str = ""
 
     def __init__(self, table: ir.Table) -> None:
-        self._table = table
-        self._values: dict[str, ir.Value] = {name: table[name] for name in table.columns}
-        self._changed = False
         self.flags: list[Flag] = []
+        self._start(table)
+
+    def _start(self, table: ir.Table) -> None:
+        self._table, self._layers, self._changed = table, Layers(table), False
+        self._values: dict[str, ir.Value] = {name: table[name] for name in table.columns}
 
     def names(self) -> list[str]:
         """Return the names that steps may touch: those that do not start with `_`."""
@@ -47,7 +46,7 @@ class Projection:
 
     def types(self) -> dict[str, dt.DataType]:
         """Return all columns that expressions may read, provenance included."""
-        return {name: value.type() for name, value in self._values.items() if not name.startswith((FLAG, _HELPER))}
+        return {name: value.type() for name, value in self._values.items() if not name.startswith(FLAG)}
 
     def require(self, name: str) -> str:
         """Return `name`.
@@ -76,52 +75,49 @@ class Projection:
     def table(self) -> ir.Table:
         """Return the table with all that was changed, and go on from there."""
         if self._changed:
-            self._table = self._table.select(**self._values)
-            self._values = {name: self._table[name] for name in self._table.columns}
-            self._changed = False
+            self._start(self._layers.build(self._values))
         return self._table
-
-    def replace(self, values: Mapping[str, ir.Value]) -> None:
-        """Set the columns to exactly these values, in this order; provenance and flags stay."""
-        kept = {name: value for name, value in self._values.items() if name.startswith("_")}
-        self._values = {**values, **kept}
-        self._changed = True
 
     def values(self) -> dict[str, ir.Value]:
         """Return the columns that steps may touch."""
         return {name: self._values[name] for name in self.names()}
+
+    def named(self, name: str) -> ir.Value:
+        """Return a column; what it is made from is computed once, however often the result is used."""
+        self._values[self.require(name)] = self._layers.name(self._values[name])
+        return self._values[name]
+
+    def bind(self, values: Sequence[ir.Value]) -> list[ir.Value]:
+        """Return columns that stand for the values, which are computed once."""
+        return [self._layers.name(value) for value in values]
 
     def compute(self, inputs: Sequence[str], function: Callable[..., Sequence[ir.Value]]) -> list[ir.Value]:
         """Return `function(*values of inputs)`, without repeating in SQL what is computed already."""
         arguments = [self._values[self.require(name)] for name in inputs]
         results = list(function(*arguments))
         pending = {value.op() for value in arguments if not isinstance(value.op(), ops.Field)}
-        if any(_uses(results, node) > 1 for node in pending):
-            self.table()
-            results = list(function(*[self._values[name] for name in inputs]))
-        return results
+        if all(uses([result.op() for result in results], node) <= 1 for node in pending):
+            return results
+        return list(function(*map(self.named, inputs)))
 
     def set(self, values: Mapping[str, ir.Value]) -> None:
-        """Add columns, or give them other values; values must come from `compute`, or from the current table."""
+        """Add columns, or give them other values."""
         self._values.update(values)
         self._changed = True
 
-    def bind(self, values: Sequence[ir.Value]) -> list[ir.Value]:
-        """Compute values once, in a subquery, and return them as columns of it."""
-        self._values |= {f"{_HELPER}{number}": value for number, value in enumerate(values)}
+    def replace(self, values: Mapping[str, ir.Value]) -> None:
+        """Have exactly these columns, in this order; provenance and flags stay."""
+        kept = {name: value for name, value in self._values.items() if name.startswith("_")}
+        self._values = {**values, **kept}
         self._changed = True
-        table = self.table()
-        for number in range(len(values)):
-            del self._values[f"{_HELPER}{number}"]
-        self._changed = bool(values)
-        return [table[f"{_HELPER}{number}"] for number in range(len(values))]
 
     def keep_where(self, condition: ir.BooleanValue) -> None:
         """Leave out the rows for which `condition` is not true."""
-        [kept] = self.bind([condition])
-        filtered = self._table.filter(kept)
-        self._table = filtered
-        self._values = {name: filtered[name] for name in self._values}
+        self.set({_KEPT: condition})
+        table = self.table()
+        self._start(table.filter(table[_KEPT]))
+        del self._values[_KEPT]
+        self._changed = True
 
     def flag(self, fate: Any, rule: str, reason: str, condition: ir.BooleanValue) -> None:
         """Flag the rows for which `condition` is true."""
@@ -143,24 +139,15 @@ class Projection:
                 )
         return list(dict.fromkeys(parameters.columns))
 
-    def staged(self, functions: Sequence[Staged]) -> list[ir.Value]:
-        """Run staged functions side by side, so that a stage is one subquery for all of them."""
-        running = dict(enumerate(functions))
-        answers: dict[int, list[ir.Value] | None] = dict.fromkeys(running)
-        done: dict[int, ir.Value] = {}
-        while running:
-            wanted: dict[int, list[ir.Value]] = {}
-            for number, function in list(running.items()):
-                try:
-                    wanted[number] = list(function.send(answers[number]))
-                except StopIteration as end:
-                    done[number] = end.value
-                    del running[number]
-            if running:
-                bound = iter(self.bind([*done.values(), *(value for values in wanted.values() for value in values)]))
-                done = {number: next(bound) for number in done}
-                answers = {number: [next(bound) for _ in values] for number, values in wanted.items()}
-        return [done[number] for number in range(len(functions))]
+    def finish(self, function: Staged) -> ir.Value:
+        """Run a function in stages to its result."""
+        answer: list[ir.Value] | None = None
+        while True:
+            try:
+                answer = self.bind(function.send(answer))
+            except StopIteration as end:
+                result: ir.Value = end.value
+                return result
 
 
 def near(name: str, known: Sequence[str]) -> str:
@@ -169,18 +156,6 @@ def near(name: str, known: Sequence[str]) -> str:
 
     found = get_close_matches(name, known, n=1)
     return f"; did you mean {found[0]!r}?" if found else f"; there are: {', '.join(known)}"
-
-
-def _uses(values: Sequence[ir.Value], wanted: ops.Node) -> int:
-    """Return how often `wanted` would be written when the values are written as SQL."""
-    counted: dict[ops.Node, int] = {wanted: 1}
-
-    def count(node: ops.Node) -> int:
-        if node not in counted:
-            counted[node] = 0 if isinstance(node, ops.Relation) else sum(map(count, node.__children__))
-        return counted[node]
-
-    return sum(count(value.op()) for value in values)
 
 
 _KINDS: dict[str, Callable[[dt.DataType], bool]] = {

@@ -58,11 +58,10 @@ def flatten(projection: Projection, parameters: Flatten) -> None:
     for name in parameters.columns or ():
         if not projection.type(name).is_struct():
             raise ConfigurationError(f"flatten works on structs, and column {name!r} is {projection.type(name)}")
-    projection.table()
     columns: list[tuple[str, ir.Value]] = []
     for name, value in projection.values().items():
         chosen = value.type().is_struct() and (parameters.columns is None or name in parameters.columns)
-        columns += _fields(name, value, parameters, parameters.depth) if chosen else [(name, value)]
+        columns += _fields(name, projection.named(name), parameters, parameters.depth) if chosen else [(name, value)]
     _refuse_twice([name for name, _ in columns])
     projection.replace(dict(columns))
 
@@ -85,8 +84,7 @@ def split(projection: Projection, parameters: Split) -> None:
             f"split works on text, and column {parameters.column!r} is {projection.type(parameters.column)}"
         )
     _refuse_twice([*projection.names(), *parameters.into])
-    projection.table()
-    text = projection.values()[parameters.column]
+    text = projection.named(parameters.column)
     [parts] = projection.bind([text.split(parameters.separator)])
     last = len(parameters.into) - 1
     values = {name: parts[number] for number, name in enumerate(parameters.into[:last])}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import ibis
 import ibis.expr.types as ir
 
 from etl_assets.transforms import functions as fn
 from etl_assets.transforms.expression import sql_value
 from etl_assets.transforms.parameters.cleaning import Title
-from etl_assets.transforms.projection import Staged
 
-_TOKENS = r"[\p{L}\p{M}\p{N}]+(?:['’][\p{L}\p{M}]+)*|[^\p{L}\p{M}\p{N}]+"
+_TOKENS = r"[\p{L}\p{M}\p{N}]+(?:[''’][\p{L}\p{M}]+)*|[^\p{L}\p{M}\p{N}]+"
+"""Words and what is between them; the quote is doubled for SQL."""
+_CLEAN = r"(?:[A-Z][a-z]+[ .-]?)*"
+"""Most values: nothing to do."""
 _APOSTROPHE = r"[\p{L}\p{M}][''’]\p{L}[\p{L}\p{M}]{2,}"
 """O'Brien, not we've; the quote is doubled for SQL."""
 _ROMAN = r"(?:II|III|IV|VI|VII|VIII|IX)"
@@ -19,11 +22,12 @@ _PARTICLES = ("bin", "da", "das", "de", "del", "della", "den", "der", "di", "do"
               "van", "von", "zu", "zum", "zur")  # fmt: skip
 
 
-def title(text: ir.StringValue, parameters: Title) -> Staged:
+def title(text: ir.StringValue, parameters: Title) -> ir.StringValue:
     """Capitalise words that are all lower or all upper case; words in mixed case are left alone."""
-    [tokens] = yield [fn.extract_all(text, _TOKENS)]
     cased = f"list_transform(tokens, lambda word, place: {_capitalised(parameters.keep)})"
-    return sql_value(f"array_to_string({cased}, '')", "string", tokens=tokens)
+    joined = f"list_transform([regexp_extract_all(text, '{_TOKENS}')], lambda tokens: array_to_string({cased}, ''))[1]"
+    changed = sql_value(joined, "string", text=text)
+    return ibis.cases((fn.full_match(text, _CLEAN), text), else_=changed)
 
 
 def _capitalised(keep: tuple[str, ...]) -> str:

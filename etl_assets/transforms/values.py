@@ -29,16 +29,24 @@ def number(text: ir.StringValue, parameters: Number) -> Staged:
     kind = ibis_type(parameters.type)
     if not text.type().is_string():
         return _again(text, kind, text.type().is_numeric(), parameters.step)
+    simple = fn.full_match(text, _simple(parameters, kind))
     plain = fn.translate(fn.trim(text), "−\xa0\u202f’", "-  '")
     if parameters.symbols:
         signs = "|".join(map(re.escape, parameters.symbols))
         plain = plain.re_replace(rf"^([-+(]?) *(?:{signs}) *", r"\1").re_replace(rf" *(?:{signs}) *([-)]?)$", r"\1")
-    [plain] = yield [plain]
-    fits = fn.full_match(plain, _notation(parameters))
     digits = plain.replace(parameters.thousands, "") if parameters.thousands else plain
     digits = digits.replace(parameters.decimal, ".") if parameters.decimal != "." else digits
     signed = digits.re_replace(r"^\((.*)\)$", r"-\1").re_replace(r"^(.*[0-9.])-$", r"-\1")
-    return (yield from _finite_number(ibis.cases((fits, signed)), kind))
+    readable = ibis.cases((simple, text), (fn.full_match(plain, _notation(parameters)), signed))
+    return (yield from _finite_number(readable, kind))
+
+
+def _simple(parameters: Number, kind: dt.DataType) -> str:
+    """Return a pattern of what can be cast as it is: most values, so the rest of the work is for the others only."""
+    if parameters.decimal != ".":
+        return "-?[0-9]+"
+    scale = kind.scale if isinstance(kind, dt.Decimal) else 18 if kind.is_floating() else 0
+    return rf"-?[0-9]+(?:\.[0-9]{{1,{scale}}})?" if scale else "-?[0-9]+"
 
 
 def _notation(parameters: Number) -> str:
@@ -121,15 +129,15 @@ def _cast(value: ir.Value, kind: dt.DataType) -> ir.Value | Staged:
 
 
 def _number_in(text: ir.StringValue, kind: dt.DataType) -> Staged:
-    [trimmed] = yield [fn.trim(text)]
-    fits = fn.full_match(trimmed, _WHOLE if kind.is_integer() else _NUMBER)
-    return (yield from _finite_number(ibis.cases((fits, trimmed)), kind))
+    fits = fn.full_match(text, f"{fn.WHITE_SPACE}*{_WHOLE if kind.is_integer() else _NUMBER}{fn.WHITE_SPACE}*")
+    plain = fn.full_match(text, "-?[0-9]+")
+    return (yield from _finite_number(ibis.cases((plain, text), (fits, fn.trim(text))), kind))
 
 
-def _moment_in(text: ir.StringValue, kind: dt.DataType) -> Staged:
+def _moment_in(text: ir.StringValue, kind: dt.DataType) -> ir.Value:
     """Read ISO 8601; DuckDB would take words such as epoch and infinity too."""
-    [trimmed] = yield [fn.trim(text)]
-    return ibis.cases((fn.full_match(trimmed, _ISO), trimmed)).try_cast(kind)
+    fits = fn.full_match(text, f"{fn.WHITE_SPACE}*{_ISO}{fn.WHITE_SPACE}*")
+    return ibis.cases((fits, fn.trim(text))).try_cast(kind)
 
 
 def _finite_number(text: ir.StringValue, kind: dt.DataType) -> Staged:
