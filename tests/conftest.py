@@ -15,5 +15,5 @@ def postgres_server() -> PostgresServer:
 
 @pytest.fixture
 def postgres_database(postgres_server: PostgresServer) -> str:
-    """An empty database of this test."""
-    return postgres_server.database()
+    """A database with nothing in it."""
+    return postgres_server.emptied_database()

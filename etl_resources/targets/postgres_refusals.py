@@ -20,6 +20,7 @@ _RULES = {
     "23502": "not_null", "23503": "foreign_key", "23505": "unique", "23514": "check", "23P01": "exclusion",
     "22001": "length", "22003": "range", "22007": "format", "22008": "range", "22P02": "format", "22021": "encoding",
 }  # fmt: skip
+_DEPENDS_ON_OTHERS = frozenset({"23503", "23505", "23P01"})
 
 
 class Refusals:
@@ -82,18 +83,20 @@ def apply_in_halves(
             else:
                 middle = (low + high) // 2
                 ranges += [(middle + 1, high), (low, middle)]
-    helped = bool(refused) and first != last
+    helped = first != last
     while helped:
         helped, still = False, []
-        for number, _ in refused:
+        for number, error in refused:
+            if error.sqlstate not in _DEPENDS_ON_OTHERS:
+                still.append((number, error))
+                continue
             try:
                 with session.savepoint():
                     done += statement(number, number)
                     helped = True
-            except RefusedStatementError as error:
-                still.append((number, error))
+            except RefusedStatementError as again:
+                still.append((number, again))
         refused = still
-        helped = helped and bool(refused)
     return done, refused
 
 

@@ -116,6 +116,26 @@ class PostgresServer:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return name
 
+    def emptied_database(self) -> str:
+        """Return a database with nothing in it: always the same one, which is quicker than making another."""
+        name = "emptied"
+        with self.connect() as connection:
+            if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchall():
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+                return name
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [name]
+            )
+        with self.connect(name) as connection:
+            schemas = connection.execute(
+                "SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'"
+            ).fetchall()
+            for (schema,) in schemas:
+                connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+            connection.execute("CREATE SCHEMA public")
+            connection.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
+        return name
+
     @staticmethod
     def demoted() -> dict[str, Any]:
         """Return how to start a program so that it does not run as root, which PostgreSQL refuses."""
