@@ -239,11 +239,12 @@ def _of_object_store(error: Exception, where: str) -> EtlError | None:
     from obstore import exceptions as store_errors
 
     text = _first_line(error)
-    if isinstance(error, store_errors.PermissionDeniedError | store_errors.UnauthenticatedError):
-        return CredentialsRejectedError(
-            f"the store refused access: {text}", where=where, fix="check the connection's secrets"
-        )
-    if isinstance(error, store_errors.NotFoundError):
+    # A listing that is answered by 403 or 404 is a GenericError; only its text tells.
+    status = re.search(r"status code: (\d{3})", text)
+    code = int(status.group(1)) if status else 0
+    if code in {401, 403} or isinstance(error, store_errors.PermissionDeniedError | store_errors.UnauthenticatedError):
+        return CredentialsRejectedError("the store refused access", where=where, fix="check the connection's secrets")
+    if code == 404 or isinstance(error, store_errors.NotFoundError):
         return NotFoundError(f"{where} is not there", where=where, fix="check bucket and path")
     if isinstance(error, store_errors.BaseError):
         return UnavailableError(f"the store did not answer: {text}", where=where)

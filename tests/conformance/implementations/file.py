@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import contextlib
+import functools
 import gzip
 import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from etl_resources.files.storage import Storage
+from etl_resources.secret import Secret
 from etl_resources.source import Stream
 from etl_resources.sources.file import FileOptions, FileSource
+from etl_resources.target import Target, TargetOptions
+from etl_resources.targets.file import FileTarget, FileTargetOptions
 from tests.conformance.cases import TypeCase
-from tests.conformance.harness import Opened, SourceHarness
+from tests.conformance.harness import Opened, SourceHarness, TargetHarness
 from tests.servers.s3 import BUCKET, S3, cutting_proxy, running_s3
 
 MANY = 10_000
+
+
+@functools.cache
+def _shared_s3(open_requests: int | None) -> S3:
+    """Return a server that all classes of this module share, until the process ends."""
+    running = ExitStack()
+    atexit.register(running.close)
+    return running.enter_context(running_s3(open_requests=open_requests))
 
 
 def _copied(data: pa.Table, options: str) -> bytes:
@@ -77,15 +93,9 @@ class _Files(SourceHarness):
         return source, Stream(stream.name, stream.options, window=window)
 
     def wrong_credentials(self) -> Opened:
-        stack = ExitStack()
-        self._stack = stack
-        s3 = stack.enter_context(running_s3(open_requests=1))
+        s3 = _shared_s3(1)
         source = FileSource(options=s3.options, secrets=s3.secrets, client_options=s3.client_options)  # type: ignore[arg-type]
         return source, Stream("refused", FileOptions(path=f"s3://{BUCKET}/x{self.suffix}"))
-
-    def stop(self) -> None:
-        if hasattr(self, "_stack"):
-            self._stack.close()
 
     @contextmanager
     def goes_away(self, name: str, data: pa.Table) -> Iterator[Opened]:
@@ -142,6 +152,7 @@ class NdjsonFiles(_Json):
 
     name = "file-ndjson"
     suffix = ".ndjson"
+    memory_rows = (75_000, 300_000)
 
     def encode(self, data: pa.Table) -> bytes:
         if data.num_rows > MANY:
@@ -200,22 +211,16 @@ class CsvObjects(CsvFiles):
     """CSV in an S3 bucket: the same code behind another storage."""
 
     name = "file-csv-s3"
+    memory_rows = (75_000, 300_000)
 
     def start(self) -> None:
-        self._running = ExitStack()
-        self.s3 = self._running.enter_context(running_s3())
-
-    def stop(self) -> None:
-        super().stop()
-        self._running.close()
+        self.s3 = _shared_s3(None)
 
     def _source(self, s3: S3) -> FileSource:
         return FileSource(options=s3.options, secrets=s3.secrets, client_options=s3.client_options)  # type: ignore[arg-type]
 
     def _put(self, name: str, file: str, content: bytes) -> None:
         import obstore
-
-        from etl_resources.files.storage import Storage
 
         source = self._source(self.s3)
         storage = Storage(source.options, source.secrets, source.client_options)
@@ -243,4 +248,136 @@ class CsvObjects(CsvFiles):
         return cut()
 
 
+class _Folder(TargetHarness):
+    """A local folder; a reader is anyone who reads `*.<suffix>` in it."""
+
+    target_type = FileTarget
+    gaps: ClassVar[dict[str, str]] = {"missing": "a local folder that is not there is made"}
+    format: ClassVar[str] = "parquet"
+
+    def open(self, name: str) -> tuple[Target, TargetOptions]:
+        return FileTarget(), FileTargetOptions(path=str(self.directory / name), format=self.format)
+
+    def files(self, name: str) -> list[bytes]:
+        return [p.read_bytes() for p in sorted((self.directory / name).glob(f"*.{self.format}"))]
+
+    def visible(self, name: str, schema: pa.Schema) -> pa.Table:
+        return pa.concat_tables([schema.empty_table(), *(self.decode(f, schema) for f in self.files(name))])
+
+    def decode(self, content: bytes, schema: pa.Schema) -> pa.Table:
+        return pq.read_table(pa.BufferReader(content))
+
+    def leftovers(self, name: str) -> list[str]:
+        own = [p.name for p in self.directory.iterdir() if p.name.startswith(f".{name}.")]
+        return [n for n in own if not n.endswith(".lock")]
+
+    def wrong_credentials(self) -> tuple[Target, TargetOptions]:
+        return _target(_shared_s3(1)), FileTargetOptions(path=f"s3://{BUCKET}/refused", format=self.format)
+
+    def missing(self) -> tuple[Target, TargetOptions]:
+        return FileTarget(), FileTargetOptions(path=str(self.directory / "no_such" / "folder"), format=self.format)
+
+
+def _target(s3: S3) -> FileTarget:
+    return FileTarget(options=s3.options, secrets=s3.secrets, client_options=s3.client_options)  # type: ignore[arg-type]
+
+
+class ParquetFolder(_Folder):
+    name = "file-parquet"
+
+
+class CsvFolder(_Folder):
+    """CSV read back as text, as it has no types."""
+
+    name = "file-csv"
+    format = "csv"
+
+    def decode(self, content: bytes, schema: pa.Schema) -> pa.Table:
+        texts = pacsv.ConvertOptions(
+            column_types=dict.fromkeys(schema.names, pa.string()), strings_can_be_null=True, null_values=[""],
+            quoted_strings_can_be_null=False,
+        )  # fmt: skip
+        quoted = pacsv.ParseOptions(newlines_in_values=True)
+        table = pacsv.read_csv(pa.BufferReader(content), parse_options=quoted, convert_options=texts)
+        return table.set_column(0, "id", table.column("id").cast(pa.int64()))
+
+    def visible(self, name: str, schema: pa.Schema) -> pa.Table:
+        files = self.files(name)
+        return pa.concat_tables([self.decode(f, schema) for f in files]) if files else schema.empty_table()
+
+    def stored(self, case: TypeCase) -> pa.Array:
+        return pa.array([None if v is None else _csv_text(v) for v in case.values], pa.string())
+
+
+class JsonLinesFolder(_Folder):
+    """JSON lines read back as Python reads JSON."""
+
+    name = "file-jsonl"
+    format = "jsonl"
+
+    def decode(self, content: bytes, schema: pa.Schema) -> pa.Table:
+        rows = [json.loads(line, parse_float=Decimal) for line in content.splitlines()]
+        if "value" not in schema.names:
+            return pa.Table.from_pylist([r | {"amount": float(r["amount"])} for r in rows], schema=schema)
+        return pa.table({"id": [r["id"] for r in rows], "value": _json_array([r["value"] for r in rows], schema)})
+
+    def visible(self, name: str, schema: pa.Schema) -> pa.Table:
+        files = self.files(name)
+        return pa.concat_tables([self.decode(f, schema) for f in files]) if files else schema.empty_table()
+
+    def stored(self, case: TypeCase) -> pa.Array:
+        if case.name in {"binary", "date", "time", "timestamp", "timestamp_with_zone"}:
+            return pa.array([None if v is None else _csv_text(v) for v in case.values], pa.string())
+        return case.array()
+
+
+def _json_array(values: list[Any], schema: pa.Schema) -> pa.Array:
+    kind = schema.field("value").type
+    if pa.types.is_floating(kind):
+        return pa.array([None if v is None else float(v) for v in values], kind)
+    if pa.types.is_decimal(kind):
+        return pa.array([None if v is None else Decimal(v) for v in values], kind)
+    textual = pa.types.is_binary(kind) or pa.types.is_temporal(kind)
+    return pa.array(values, pa.string() if textual else kind)
+
+
+def _csv_text(value: Any) -> str:
+    """Return how DuckDB is known to write a value."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime):
+        return str(value).removesuffix("+00:00") + ("+00" if value.tzinfo else "")
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
+
+
+class ParquetPrefix(_Folder):
+    """A prefix of an S3 bucket."""
+
+    name = "file-parquet-s3"
+    gaps: ClassVar[dict[str, str]] = {}
+
+    def start(self) -> None:
+        self.s3 = _shared_s3(None)
+
+    def open(self, name: str) -> tuple[Target, TargetOptions]:
+        return _target(self.s3), FileTargetOptions(path=f"s3://{BUCKET}/{name}")
+
+    def files(self, name: str) -> list[bytes]:
+        import obstore
+
+        store, prefix = Storage(
+            self.s3.options, {n: Secret(**v) for n, v in self.s3.secrets.items()}, self.s3.client_options
+        ).store(f"s3://{BUCKET}/{name}/")
+        found = sorted(o["path"] for page in obstore.list(store, prefix) for o in page)
+        return [bytes(obstore.get(store, key).bytes()) for key in found]
+
+    def missing(self) -> tuple[Target, TargetOptions]:
+        return _target(self.s3), FileTargetOptions(path="s3://no_such/folder")
+
+
+TARGETS = (ParquetFolder, CsvFolder, JsonLinesFolder, ParquetPrefix)
 SOURCES = (CsvFiles, NdjsonFiles, JsonDocuments, ParquetFiles, CsvObjects)
