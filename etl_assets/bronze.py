@@ -8,12 +8,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from etl_assets.account import RowAccount
-from etl_assets.errors import Budget, ErrorTable, from_unreadable
+from etl_assets.error_rows import from_unreadable
+from etl_assets.error_writer import ErrorWriter
+from etl_assets.errors import Budget
 from etl_assets.ledger import Ledger
+from etl_assets.partitions import Part, overtaken, read_batches
+from etl_assets.provenance import identified, with_provenance
 from etl_assets.run import Run
-from etl_resources.exceptions import RowsNotConservedError, SchemaConflictError
+from etl_resources.exceptions import RowsNotConservedError
 from etl_resources.lake import Commit, Handle, Lake, LakeTable
-from etl_resources.source import Batch, Position, Snapshot, Source, Stream, Window
+from etl_resources.source import Batch, Position, Snapshot, Source, Stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,8 +26,6 @@ if TYPE_CHECKING:
 
 COMMIT_ROWS = 2_000_000
 """A source that can resume in the middle is committed about every so many rows."""
-OWN = frozenset({"_batch", "_row", "_read_at", "_partition"})
-"""Provenance that a source cannot give; the rest it may."""
 REFRESH_MARK = "refresh"
 """Delta `txn` that holds the batch with which the newest full refresh began."""
 
@@ -66,8 +68,8 @@ class Bronze:
         self.budget = budget
         self.stream = stream
         self.app_id = self.table.name
+        self.lake = lake
         self.ledger = Ledger(lake)
-        self.errors = ErrorTable(lake)
         # A snapshot, a partition and a full refresh are whole or not there: silver concludes from what is missing.
         whole = isinstance(stream.capture, Snapshot) or stream.window is not None
         self._commit_rows = None if whole else commit_rows
@@ -95,10 +97,35 @@ class Bronze:
         opened = self.table.open()
         if opened is not None:
             self.ledger.copy(opened, self.app_id)
+            ErrorWriter(self.lake, self.app_id, run).settle(opened)
         fresh = full_refresh or self.stream.window is not None
         since = None if fresh else self.position_at(opened)
         landing = _Landing(self, run, opened, since=since, full_refresh=full_refresh)
-        return landing.consume(source.read(self.stream, since), source)
+        landed = landing.consume(source.read(self.stream, since), source)
+        self._retire_errors(landing)
+        return landed
+
+    def _retire_errors(self, landing: _Landing) -> None:
+        """Close the errors of records that were read anew, by a snapshot, a full refresh, or the same partition."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        handle = self.table.open()
+        if handle is None:
+            return
+        first = handle.committed(REFRESH_MARK)
+        if isinstance(self.stream.capture, Snapshot) and self.stream.window is None:
+            first = handle.committed(self.app_id)
+        old: set[int] = set()
+        if self.stream.window is not None:
+            old = overtaken(read_batches(self.ledger.rows(self.app_id, max(first - 1, 0))))
+        if first or old:
+            again = pa.array(sorted(old), pa.int64())
+            landing.errors.retire(
+                lambda rows: pc.or_(pc.less(rows["commit"], first), pc.is_in(rows["commit"], value_set=again)),
+                "obsolete",
+                "its records were read anew",
+            )
 
 
 class _Landing:
@@ -108,6 +135,7 @@ class _Landing:
         self, bronze: Bronze, run: Run, handle: Handle | None, *, since: Position | None, full_refresh: bool
     ) -> None:
         self.bronze, self.run, self.handle, self.since, self.full_refresh = bronze, run, handle, since, full_refresh
+        self.errors = ErrorWriter(bronze.lake, bronze.app_id, run)
         # Counted from what the position was read from: whoever commits in between makes this run be refused.
         self.number = (handle.committed(bronze.app_id) if handle is not None else 0) + 1
         self.read_at = datetime.now(UTC)
@@ -133,7 +161,7 @@ class _Landing:
         except BaseException:
             if self.work is not None:
                 self.work.staged.discard()
-            self.bronze.errors.discard()
+            self.errors.discard()
             raise
         return Landed(self.account, tuple(self.batches), self.version)
 
@@ -166,42 +194,16 @@ class _Landing:
             self.handle = table.evolve(self.handle, incoming)
             work.schema = self.handle.schema()
             work.staged.widen(work.schema)
-        work.staged.write(conform(self._identified(batch.data, work), work.schema, where=table.name))
+        rows = identified(batch.data, work.number, work.rows, self.read_at, self.bronze.stream.window)
+        work.staged.write(conform(rows, work.schema, where=table.name))
         work.rows += batch.data.num_rows
         work.read = batch.rows_read - self.read_before
         if batch.unreadable is not None and batch.unreadable.num_rows:
             first = work.rows + work.unreadable
             work.unreadable += batch.unreadable.num_rows
-            rows = from_unreadable(batch.unreadable, self.bronze.app_id, work.number, first, self.run)
-            self.bronze.errors.stage(rows)
+            self.errors.stage(from_unreadable(batch.unreadable, self.bronze.app_id, work.number, first, self.run))
         self.run.progress(self.bronze.app_id, self.account.read + work.read)
         return work
-
-    def _identified(self, data: pa.RecordBatch, work: _Work) -> pa.RecordBatch:
-        """Add the provenance columns that the source did not give."""
-        import numpy as np
-        import pyarrow as pa
-
-        rows = data.num_rows
-        position = np.arange(work.rows, work.rows + rows, dtype=np.int64)
-        given = dict(zip(data.schema.names, data.columns, strict=True))
-        columns: dict[str, pa.Array] = {
-            "_batch": pa.repeat(pa.scalar(work.number, pa.int64()), rows),
-            "_row": pa.array(position),
-            "_read_at": pa.repeat(pa.scalar(self.read_at, pa.timestamp("us", tz="UTC")), rows),
-            "_op": pa.repeat(pa.scalar("read"), rows),
-            # Order of arrival: the number of the batch in the upper 31 bits, the row in the lower 32.
-            "_seq": pa.array((work.number << 32) + position),
-            "_origin": pa.nulls(rows, pa.string()),
-        }
-        window = self.bronze.stream.window
-        if window is not None:
-            columns["_partition"] = pa.repeat(pa.scalar(window.start.isoformat()), rows)
-        for name, column in columns.items():
-            own = given.get(name)
-            columns[name] = column if own is None else own if own.null_count == 0 else _filled(own, column)
-        merged = {**given, **columns}
-        return pa.RecordBatch.from_arrays(list(merged.values()), names=list(merged))
 
     def _commit(self, work: _Work, source: Source) -> None:
         bronze, handle = self.bronze, self.handle
@@ -215,23 +217,26 @@ class _Landing:
         total = self.account + account
         bronze.budget.check(dict(total.rejected), total.read, where=bronze.table.name)
         self.run.point("bronze:before_errors")
-        bronze.errors.commit(bronze.app_id, work.number, self.run)
+        marks = self.errors.commit(work.number, handle)
         self.run.point("bronze:before_commit")
         window = bronze.stream.window
         record = {
             "run_id": self.run.run_id,
+            "attempt": self.errors.attempt,
             "account": account.to_json(),
             # A partition neither uses nor moves the position.
             "position": bronze.position_at(handle) if window is not None else work.position,
-            "partition": None if window is None else _partition(window),
+            "partition": None if window is None else Part.of(window).to_json(),
         }
-        marks = {REFRESH_MARK: work.number} if self.full_refresh and window is None else {}
+        if self.full_refresh and window is None:
+            marks[REFRESH_MARK] = work.number
         commit = Commit(bronze.app_id, work.number, record, marks)
         self.handle = bronze.table.append(handle, work.staged, commit)
         self.version = self.handle.version
         self.number += 1
         self.run.point("bronze:after_commit")
         bronze.ledger.copy(self.handle, bronze.app_id)
+        self.errors.settle(self.handle)
         self.read_before += work.read
         self.account = total
         self.batches.append(work.number)
@@ -240,43 +245,3 @@ class _Landing:
         if work.position is not None:
             source.acknowledge(bronze.stream, work.position)
         bronze.table.tidy()
-
-
-def _partition(window: Window) -> dict[str, str]:
-    return {"column": window.column, "start": window.start.isoformat(), "end": window.end.isoformat()}
-
-
-def _filled(given: pa.Array, column: pa.Array) -> pa.Array:
-    """Return what the source gave, and our own where it gave nothing: a NULL could not be compared."""
-    import pyarrow.compute as pc
-
-    return pc.coalesce(given.cast(column.type), column)
-
-
-def with_provenance(schema: pa.Schema, *, partitioned: bool, where: str = "") -> pa.Schema:
-    """Return the columns of a stream followed by the provenance columns, whether the source gives them or not.
-
-    Raises:
-        SchemaConflictError: the source has a column with a name that only the platform may fill.
-    """
-    import pyarrow as pa
-
-    taken = sorted(OWN.intersection(schema.names))
-    if taken:
-        raise SchemaConflictError(
-            f"the source has a column {taken[0]!r}, which is a name of the platform's own columns",
-            where=where,
-            fix="rename it where it is read, e.g. in the source's query",
-        )
-    provenance = {
-        "_batch": pa.int64(),
-        "_row": pa.int64(),
-        "_read_at": pa.timestamp("us", tz="UTC"),
-        "_op": pa.string(),
-        "_seq": pa.int64(),
-        "_origin": pa.string(),
-    }
-    if partitioned:
-        provenance["_partition"] = pa.string()
-    own = [field for field in schema if field.name not in provenance]
-    return pa.schema([*own, *provenance.items()])

@@ -22,7 +22,7 @@ FIGURES = ("read", "inserted", "updated", "deleted", "unchanged", "superseded", 
 def _schema() -> pa.Schema:
     import pyarrow as pa
 
-    text = [(name, pa.string()) for name in ("asset", "run_id", "filtered", "rejected", "record")]
+    text = [(name, pa.string()) for name in ("asset", "run_id", "filtered", "rejected", "partition", "record")]
     counts = [(name, pa.int64()) for name in ("version", "delta_version", *FIGURES)]
     return pa.schema([*text, *counts, ("committed_at", pa.timestamp("us", tz="UTC"))])
 
@@ -73,20 +73,24 @@ class Ledger:
                 staged.discard()  # the other run copied the same rows
         self.table.tidy()
 
-    def rows(self, app_id: str, above: int = 0) -> list[dict[str, Any]]:
-        """Return the rows of one table with `version > above`, oldest first."""
+    def rows(self, app_id: str, above: int = 0, *, records: bool = False) -> list[dict[str, Any]]:
+        """Return the rows of one table with `version > above`, oldest first; `record` only if `records` are wanted."""
         import pyarrow.dataset as ds
 
         handle = self.table.open()
         if handle is None:
             return []
+        # A record may hold a position that names every file of a source.
+        columns = [name for name in _schema().names if records or name != "record"]
         wanted = (ds.field("asset") == app_id) & (ds.field("version") > above)
-        found = handle.delta.to_pyarrow_dataset().to_table(filter=wanted)
+        found = handle.delta.to_pyarrow_dataset().to_table(filter=wanted, columns=columns)
         return found.sort_by("version").to_pylist()
 
     def last_record(self, app_id: str) -> dict[str, Any] | None:
         """Return the newest commit record of one table."""
-        rows = self.rows(app_id)
+        handle = self.table.open()
+        newest = handle.committed(app_id) if handle is not None else 0
+        rows = self.rows(app_id, newest - 1, records=True) if newest else []
         return json.loads(rows[-1]["record"]) if rows else None
 
 
@@ -100,6 +104,7 @@ def ledger_row(app_id: str, record: dict[str, Any]) -> dict[str, Any]:
         "run_id": record.get("run_id"),
         "filtered": json.dumps(account["filtered"]),
         "rejected": json.dumps(account["rejected"]),
+        "partition": json.dumps(record["partition"]) if record.get("partition") else None,
         "record": json.dumps(record),
         "version": record["version"],
         "delta_version": record.get("delta_version"),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from etl_assets.account import RowAccount
-from etl_assets.errors import Budget, ErrorTable, from_refused
-from etl_assets.ledger import Ledger
+from etl_assets.error_rows import from_refused
+from etl_assets.error_writer import ErrorWriter
+from etl_assets.errors import Budget
+from etl_assets.ledger import Ledger, ledger_row
 from etl_assets.run import Run
 from etl_resources.engines.duckdb import DuckDB, quote
-from etl_resources.exceptions import ConfigurationError
-from etl_resources.lake import Lake
+from etl_resources.exceptions import ConfigurationError, ErrorBudgetExceededError
+from etl_resources.lake import Handle, Lake
 from etl_resources.target import CommitToken, Counts, Load, Mode, Target, TargetOptions
 
 if TYPE_CHECKING:
@@ -29,7 +33,7 @@ class PublishSpec:
     options: TargetOptions
     mode: Mode
     key: Sequence[str] = ()
-    budget: Budget = Budget()
+    budget: Budget = Budget()  # noqa: RUF009 - frozen
 
 
 @dataclass(frozen=True)
@@ -54,71 +58,97 @@ class Publisher:
 
         Raises:
             RowsNotConservedError: the target accounts for other rows than the table has.
+            ErrorBudgetExceededError: the target refuses too many rows; nothing was published.
         """
-        spec, errors = self.spec, ErrorTable(self.lake)
-        handle = self.lake.table(*spec.table).open()
-        if handle is None:
+        handle = self.lake.table(*self.spec.table).open()
+        # The number of its commits, not its Delta version: a compaction changes no row and publishes nothing.
+        number = handle.committed(handle.table.name) if handle is not None else 0
+        if handle is None or number == 0:
             raise ConfigurationError(
-                f"{'/'.join(spec.table)} has not been loaded yet", where=self.app_id, fix="materialize it first"
+                f"{'/'.join(self.spec.table)} has not been loaded yet", where=self.app_id, fix="materialize it first"
             )
-        number = handle.version + 1  # a Delta table begins with version 0, pieces of work with 1
+        refusals = _Refusals(self, number, handle.rows(), run)
+        counts = self._write(target, handle, number, refusals)
+        run.point("publish:after_write")
+        account = _account(counts).check(where=self.app_id)
+        known = not counts.already_committed or counts.read > 0
+        if known:
+            _complete(account, handle.rows(), self.app_id)
+            self._record(account, number, handle.version, run)
+        if not counts.already_committed:
+            refusals.settle(replaces=self.spec.mode != "append")
+        run.progress(self.app_id, account.read)
+        return Published(account, handle.version, counts.already_committed)
 
+    def _write(self, target: Target, handle: Handle, number: int, refusals: _Refusals) -> Counts:
+        spec, run = self.spec, refusals.run
         with self.engine.session() as session:
             relation = session.lake_relation(handle)
             columns = [name for name in handle.schema().names if not name.startswith("_")]
             reader = session.stream(f"SELECT {', '.join(map(quote, columns))} FROM {relation}")  # noqa: S608
-
-            def committing(table: pa.Table) -> None:
-                errors.stage(from_refused(table, self.app_id, number, run))
-                spec.budget.check({"refused": table.num_rows}, handle.rows(), where=self.app_id)
-                run.point("publish:before_errors")
-                errors.commit(self.app_id, number, run)
-
             load = Load(
                 options=spec.options,
                 schema=reader.schema,
                 mode=spec.mode,
                 token=CommitToken(self.app_id, number, run.run_id),
                 key=tuple(spec.key),
-                on_refused=committing,
+                on_refused=refusals.take,
             )
             run.point("publish:before_write")
             try:
-                counts = target.write(load, reader)
+                return target.write(load, reader)
+            except ErrorBudgetExceededError:
+                refusals.withdraw()
+                raise
             finally:
-                errors.discard()
-        run.point("publish:after_write")
-        account = _account(counts).check(where=self.app_id)
-        if not counts.already_committed:
-            _complete(account, handle.rows(), self.app_id)
-        self._record(account, number, handle.version, run)
-        run.progress(self.app_id, account.read)
-        return Published(account, handle.version, counts.already_committed)
+                refusals.errors.discard()
 
     def _record(self, account: RowAccount, number: int, version: int, run: Run) -> None:
-        from etl_assets.ledger import ledger_row
-
-        row = ledger_row(
-            self.app_id,
-            {
-                "version": number,
-                "delta_version": version,
-                "run_id": run.run_id,
-                "account": account.to_json(),
-                "timestamp": _now_ms(),
-            },
-        )
-        self.ledger.write(self.app_id, [row], number)
+        record = {
+            "version": number,
+            "delta_version": version,
+            "run_id": run.run_id,
+            "account": account.to_json(),
+            "timestamp": time.time() * 1000,
+        }
+        self.ledger.write(self.app_id, [ledger_row(self.app_id, record)], number)
 
 
-def _now_ms() -> float:
-    import time
+class _Refusals:
+    """Takes the rows that a target refuses, before it commits the others."""
 
-    return time.time() * 1000
+    def __init__(self, publisher: Publisher, number: int, rows: int, run: Run) -> None:
+        self.errors = ErrorWriter(publisher.lake, publisher.app_id, run)
+        self.publisher, self.number, self.rows, self.run = publisher, number, rows, run
+        self.rules: Counter[str] = Counter()
+        self._seen: Counter[str] = Counter()
+
+    def take(self, refused: pa.Table) -> None:
+        """Keep refused rows for good; the budget is for all of the load."""
+        app_id = self.publisher.app_id
+        self.rules.update(refused["rule"].to_pylist())
+        self.publisher.spec.budget.check(self.rules, self.rows, where=app_id)
+        self.errors.stage(from_refused(refused, app_id, self.number, self.run, self._seen))
+        self.run.point("publish:before_errors")
+        self.errors.commit(self.number, None)
+        self.run.point("publish:after_errors")
+
+    def settle(self, *, replaces: bool) -> None:
+        """Withdraw what other attempts at this load found, and close errors of loads that this one replaces."""
+        import pyarrow.compute as pc
+
+        self.errors.settle_as(self.number, self.errors.attempt)
+        if replaces:
+            older = "a newer version of the table was published"
+            self.errors.retire(lambda rows: pc.less(rows["commit"], self.number), "obsolete", older)
+
+    def withdraw(self) -> None:
+        """Withdraw everything that was found, because nothing was published."""
+        self.errors.settle_as(self.number, "")
 
 
 def _complete(account: RowAccount, rows: int, where: str) -> None:
-    """The target must have been given every row of the version: the lake's own log is the other side of the account."""
+    """Hold the account against the lake's own log: the target must have been given every row of the version."""
     RowAccount(read=rows, inserted=account.read).check(where=where)
 
 

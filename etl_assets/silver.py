@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from etl_assets.account import RowAccount
+from etl_assets.bronze import REFRESH_MARK
+from etl_assets.error_writer import ErrorWriter
 from etl_assets.errors import Budget
 from etl_assets.ledger import Ledger
+from etl_assets.partitions import overtaken, read_batches
+from etl_assets.provenance import PARTITION
 from etl_assets.run import Run
 from etl_assets.silver_commit import Refinement
-from etl_assets.silver_query import Judgement, judge
-from etl_assets.silver_work import pending
+from etl_assets.silver_query import Judgement, Verdict, judge
+from etl_assets.silver_work import BRONZE_MARK, RENEWED_MARK, pending
 from etl_resources.engines.duckdb import DuckDB, Session
 from etl_resources.exceptions import ConfigurationError
 from etl_resources.lake import Handle, Lake, LakeTable
@@ -37,11 +41,16 @@ class SilverSpec:
     steps: Sequence[Step] = ()
     order: Sequence[str] = ()
     contract: Contract | None = None
-    budget: Budget = Budget()
+    budget: Budget = Budget()  # noqa: RUF009 - frozen
     snapshot: bool = False
     """Every bronze batch is a whole snapshot: a key that is not in the newest one leaves the table."""
     references: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Table as a foreign key names it -> key of that table in the lake."""
+
+    @property
+    def personal(self) -> Sequence[str]:
+        """Columns that the contract marks as personal."""
+        return self.contract.personal_columns if self.contract is not None else ()
 
 
 @dataclass(frozen=True)
@@ -76,28 +85,39 @@ class Silver:
         Raises:
             ErrorBudgetExceededError, ContractViolationError: nothing was published.
             RowsNotConservedError: rows were lost between bronze and here.
+            ConcurrentCommitError: another run of the same table was faster.
         """
-        total, version, watched, unlisted = RowAccount(), None, {}, ()
+        total, version = RowAccount(), None
+        watched: dict[str, int] = {}
+        unlisted: tuple[str, ...] = ()
         while True:
             with self.engine.session() as session:
                 bronze = self.bronze.open()
                 if bronze is None:
-                    return Refined(total, version, watched)
+                    break
                 handle = self.table.open()
-                self._heal(handle, bronze)
+                self.heal(handle, bronze, run)
                 work = pending(self, session, bronze, handle, full_refresh=full_refresh, window=window)
                 if work is None:
-                    return Refined(total, version, watched, unlisted)
-                judgement = self.judgement(session, bronze, work.relation)
-                done = Refinement(self, session, judgement, work, handle, run)
-                account, version = done.publish()
-                total, unlisted = total + account, judgement.unlisted
+                    break
+                done = Refinement(self, session, bronze, handle, work, run)
+                account, version = done.publish(total)
+                total, unlisted = total + account, done.judgement.unlisted
                 watched = {rule: watched.get(rule, 0) + rows for rule, rows in done.watched.items()}
             if full_refresh or window is not None:
-                return Refined(total, version, watched, unlisted)
+                break
+        self._retire_errors(run)
+        return Refined(total, version, watched, unlisted)
 
-    def judgement(self, session: Session, bronze: Handle, relation: str) -> Judgement:
-        """Compile the judgement of some bronze rows."""
+    def judgement(
+        self,
+        session: Session,
+        bronze: Handle,
+        relation: str,
+        references: Mapping[str, Handle],
+        extra: Sequence[Verdict] = (),
+    ) -> Judgement:
+        """Compile the judgement of some bronze rows; `references` are the tables that foreign keys name."""
         spec = self.spec
         return judge(
             bronze.schema(),
@@ -105,29 +125,57 @@ class Silver:
             key=spec.key,
             steps=spec.steps,
             contract=spec.contract,
-            references={name: self._reference(session, key) for name, key in spec.references.items()},
+            references={name: session.lake_relation(handle) for name, handle in references.items()},
+            extra=extra,
         )
 
-    def reference_versions(self) -> dict[str, int]:
-        """Return the Delta version of every table that a foreign key refers to."""
-        opened = {name: self.lake.table(*key).open() for name, key in self.spec.references.items()}
-        return {name: handle.version for name, handle in opened.items() if handle is not None}
+    def references(self) -> Mapping[str, Handle]:
+        """Open the tables that foreign keys refer to.
 
-    def _reference(self, session: Session, key: tuple[str, ...]) -> str:
-        handle = self.lake.table(*key).open()
-        if handle is None:
-            raise ConfigurationError(
-                f"a foreign key of {self.app_id} refers to {'/'.join(key)}, which has not been loaded yet",
-                where=self.app_id,
-                fix=f"materialize {'/'.join(key)} first, e.g. by running the whole pipeline",
-            )
-        return session.lake_relation(handle)
+        Raises:
+            ConfigurationError: one has not been loaded yet.
+        """
+        opened = {}
+        for name, key in self.spec.references.items():
+            handle = self.lake.table(*key).open()
+            if handle is None:
+                raise ConfigurationError(
+                    f"a foreign key of {self.app_id} refers to {'/'.join(key)}, which has not been loaded yet",
+                    where=self.app_id,
+                    fix=f"materialize {'/'.join(key)} first, e.g. by running the whole pipeline",
+                )
+            opened[name] = handle
+        return opened
 
-    def _heal(self, handle: Handle | None, bronze: Handle) -> None:
-        """Copy accounts that a killed run committed but did not copy."""
+    def heal(self, handle: Handle | None, bronze: Handle, run: Run) -> None:
+        """Finish what a killed run left undone after its commit: copies of accounts, errors of other attempts."""
         self.ledger.copy(bronze, self.bronze.name)
         if handle is not None:
             self.ledger.copy(handle, self.app_id)
+            ErrorWriter(self.lake, self.app_id, run).settle(handle)
+
+    def _retire_errors(self, run: Run) -> None:
+        """Close the errors of rows that were judged anew, or whose snapshot or partition was read anew."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        handle, bronze = self.table.open(), self.bronze.open()
+        if handle is None or bronze is None:
+            return
+        errors, base = ErrorWriter(self.lake, self.app_id, run), bronze.committed(REFRESH_MARK)
+        renewed, refreshed = handle.committed(RENEWED_MARK), handle.committed(REFRESH_MARK)
+        first = max(refreshed, handle.committed(BRONZE_MARK) if self.spec.snapshot else 0)
+        partitioned = PARTITION in bronze.schema().names
+        batches = read_batches(self.ledger.rows(self.bronze.name, max(base - 1, 0))) if partitioned else []
+        old = pa.array(sorted(overtaken(batches)), pa.int64())
+        if first or len(old):
+            errors.retire(
+                lambda rows: pc.or_(pc.less(rows["batch"], first), pc.is_in(rows["batch"], value_set=old)),
+                "obsolete",
+                "its row was read anew",
+            )
+        if renewed:
+            errors.retire(lambda rows: pc.less(rows["commit"], renewed), "replayed", "the table was built anew")
 
     def contract_results(self) -> list[RuleResult]:
         """Evaluate the contract over the whole table, in one query."""
@@ -139,6 +187,6 @@ class Silver:
         if contract is None or handle is None:
             return []
         with self.engine.session() as session:
-            references = {name: self._reference(session, key) for name, key in self.spec.references.items()}
+            references = {name: session.lake_relation(opened) for name, opened in self.references().items()}
             relation = session.lake_relation(handle)
             return evaluate(session.connection, relation, contract.rules, references=references, now=datetime.now(UTC))

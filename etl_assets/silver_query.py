@@ -2,8 +2,8 @@
 
 Its result has the columns of the silver table, the provenance columns, and
 
-- `__verdict` (BIGINT words `__v0`, `__v1`, …): bit *i* is set when the *i*-th verdict hits; a row without any is kept, and
-  the lowest bit is its fate, because verdicts stand in the order in which the user wrote them;
+- `__verdict` (BIGINT words `__v0`, `__v1`, …): bit *i* is set when the *i*-th verdict hits; a row without any is kept,
+  and the lowest bit is its fate, because verdicts stand in the order in which the user wrote them;
 - `__w0`, …: the same for rules that do not reject (`on_fail: fail | warn`).
 
 Masks instead of lists of names: a bit per rule costs next to nothing per row, a list of strings does.
@@ -102,6 +102,7 @@ def judge(
     steps: Sequence[Step],
     contract: Contract | None,
     references: Mapping[str, str],
+    extra: Sequence[Verdict] = (),
 ) -> Judgement:
     """Compile the judgement of the rows of `relation`.
 
@@ -112,6 +113,7 @@ def judge(
         steps: row-preserving steps.
         contract: gives the columns, the types and the rules; None: the steps' columns as they are.
         references: name of a table -> SQL relation, for foreign keys.
+        extra: further verdicts over the shaped row.
     """
     import ibis
 
@@ -134,8 +136,9 @@ def judge(
     ]
     rules = [rule for rule in contract.rules if rule.scope == "row"] if contract is not None else []
     joins, judged, watched = _contract_rules(rules, references, {verdict.rule for verdict in required})
-    verdicts += [*required, *judged]
-    inner = f"SELECT {', '.join([*typed, *(quote(name) for name in [*PROVENANCE, *sorted(flags)])])} FROM ({shaped})"  # noqa: S608
+    verdicts += [*required, *judged, *extra]
+    carried = ", ".join([*typed, *map(quote, (*PROVENANCE, *sorted(flags)))])
+    inner = f"SELECT {carried} FROM ({shaped})"  # noqa: S608
     output = [f"t.{quote(name)}" for name in (*columns, *PROVENANCE)]
     masks = [
         *_masks("v", [_live(verdict) for verdict in verdicts]),
