@@ -1,0 +1,121 @@
+"""A run of some tables through Dagster, in this process and on the project's own instance."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from etl_assets.cli.event_log import quick_events
+from etl_assets.cli.one_at_a_time import COMMAND_TAG, only_run
+from etl_assets.cli.outcome import Outcome
+from etl_assets.cli.project import Project
+from etl_assets.cli.records import PIPELINE_TAG
+from etl_assets.cli.usage import WrongUsage
+
+INTERRUPTED = "INTERRUPT"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be run."""
+
+    pipeline: str
+    keys: Sequence[dg.AssetKey] = ()
+    """Tables, in order."""
+    checks: Sequence[dg.AssetCheckKey] = ()
+    """Checks that are evaluated alone; those of the tables come with the tables."""
+    partition: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+Watcher = Callable[[dg.DagsterEvent, Outcome], Any]
+
+
+def execute(project: Project, request: Request, watch: Watcher | None = None) -> Outcome:
+    """Run it, calling `watch` with every event and the outcome so far; a run that fails is no exception.
+
+    Raises:
+        WrongUsage: the partition does not fit the tables.
+        ConcurrentCommitError: the pipeline is running already.
+    """
+    from dagster._core.definitions.job_base import InMemoryJob
+    from dagster._core.execution.api import execute_run_iterator
+
+    instance, job = project.instance, _job(project, request)
+    tags = {**_tags(project, request), **partition_tags(project, job, request)}
+    run_id = str(uuid.uuid4())
+    outcome = Outcome(run_id, steps_of(project, request.keys))
+    with only_run(project, request.pipeline, run_id), quick_events(instance, run_id):
+        run = instance.create_run_for_job(
+            job, run_id=run_id, tags=tags, asset_selection=job.asset_selection, status=dg.DagsterRunStatus.NOT_STARTED
+        )
+        started = time.perf_counter()
+        for event in execute_run_iterator(InMemoryJob(job), run, instance):
+            if event.event_type_value == "STEP_FAILURE" and _was_interrupted(event):
+                # Said now, Dagster closes the run as canceled, not as failed.
+                instance.report_run_canceling(run)
+            outcome.seconds = time.perf_counter() - started
+            outcome.add(event, outcome.seconds)
+            if watch is not None:
+                watch(event, outcome)
+    return outcome
+
+
+def _job(project: Project, request: Request) -> dg.JobDefinition:
+    everything = project.location.definitions.resolve_implicit_global_asset_job_def()
+    checks = frozenset(request.checks) or None
+    return everything.get_subset(asset_selection=frozenset(request.keys), asset_check_selection=checks)
+
+
+def _tags(project: Project, request: Request) -> dict[str, str]:
+    # A run of this process cannot be started again by the daemon.
+    tags = {PIPELINE_TAG: request.pipeline, COMMAND_TAG: "etl", "dagster/max_retries": "0", **request.tags}
+    return {**tags, "etl/env": project.environment} if project.environment is not None else tags
+
+
+def steps_of(project: Project, keys: Sequence[dg.AssetKey]) -> dict[str, dg.AssetKey]:
+    """Return step -> table."""
+    assets = project.location.definitions.get_repository_def().assets_defs_by_key
+    return {assets[key].node_def.name: key for key in keys}
+
+
+def partition_tags(project: Project, job: dg.JobDefinition, request: Request) -> Mapping[str, str]:
+    """Return the tags that make a run one of a partition.
+
+    Tables without partitions ride along: they bring themselves up to date, as in any run, so that what is built from
+    the partition finds them.
+
+    Raises:
+        WrongUsage: a partition is needed, or given in vain, or not there.
+    """
+    graph = project.location.graph
+    partitioned = {key: graph.get(key).partitions_def for key in request.keys if graph.get(key).partitions_def}
+    names = ", ".join("/".join(key.path) for key in partitioned)
+    if request.partition is None:
+        if partitioned:
+            first = next(iter(partitioned.values()))
+            last = first.get_last_partition_key() or "2024-01-20"
+            raise WrongUsage(
+                f"{names} are loaded day by day: which day?", fix=f"add --date {last}, or leave them out with --select"
+            )
+        return {}
+    if not partitioned:
+        raise WrongUsage("nothing that is selected is partitioned by day", fix="leave --date out")
+    for key, definition in partitioned.items():
+        if not definition.has_partition_key(request.partition):
+            first, last = definition.get_first_partition_key(), definition.get_last_partition_key()
+            span = f"days from {first} to {last}" if first and last else f"no day yet: it starts with {first}"
+            raise WrongUsage(
+                f"{'/'.join(key.path)} has no day {request.partition}", fix=f"it has {span}, written YYYY-MM-DD"
+            )
+    return job.get_tags_for_partition_key(request.partition, selected_asset_keys=frozenset(request.keys))
+
+
+def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    source = event.step_failure_data.error_source
+    return source is not None and source.value == INTERRUPTED
