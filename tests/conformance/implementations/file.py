@@ -364,14 +364,14 @@ class ParquetPrefix(_Folder):
         self.s3 = _shared_s3(None)
 
     def open(self, name: str) -> tuple[Target, TargetOptions]:
-        return _target(self.s3), FileTargetOptions(path=f"s3://{BUCKET}/{name}")
+        return _target(self.s3), FileTargetOptions(path=f"s3://{BUCKET}/targets/{name}")
 
     def files(self, name: str) -> list[bytes]:
         import obstore
 
         store, prefix = Storage(
             self.s3.options, {n: Secret(**v) for n, v in self.s3.secrets.items()}, self.s3.client_options
-        ).store(f"s3://{BUCKET}/{name}/")
+        ).store(f"s3://{BUCKET}/targets/{name}/")
         found = sorted(o["path"] for page in obstore.list(store, prefix) for o in page)
         return [bytes(obstore.get(store, key).bytes()) for key in found]
 
