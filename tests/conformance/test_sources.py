@@ -98,14 +98,11 @@ def test_what_was_read_is_not_read_again_and_what_came_since_is(source_harness: 
 @pytest.mark.slow
 def test_memory_depends_on_the_batch_and_not_on_the_stream(source_harness: SourceHarness) -> None:
     """Peak memory of a million rows is that of a quarter of them."""
-    growth: dict[int, float] = {}
-    few, many = source_harness.memory_rows
-    for rows in (few, many):
-        source, stream = source_harness.fill(f"memory_{rows}", many_rows(rows))
-        measured = measure(source, stream, batch_rows=16_384)
-        assert measured["rows"] == measured["rows_read"] == rows
-        growth[rows] = measured["growth_mb"]
-    assert growth[many] <= growth[few] * 1.2 + 12, growth
+    sizes = source_harness.memory_rows
+    opened = [source_harness.fill(f"memory_{rows}", many_rows(rows)) for rows in sizes]
+    few, many = measure(*opened, batch_rows=16_384)
+    assert (few["rows"], many["rows"]) == (few["rows_read"], many["rows_read"]) == sizes
+    assert many["growth_mb"] <= few["growth_mb"] * 1.2 + 12
 
 
 @pytest.mark.case("goes_away")
