@@ -13,6 +13,9 @@ from etl_resources.engines.duckdb import DuckDB
 from etl_resources.exceptions import ConfigurationError
 from etl_resources.lake import Lake
 
+STUB = "dagster/auto_created_stub_asset"
+"""Metadata by which Dagster marks an asset that is only named as a dependency."""
+
 
 def load(root: Path) -> dg.Definitions:
     """Load everything under `root/defs`.
@@ -36,14 +39,10 @@ def load(root: Path) -> dg.Definitions:
 def missing_dependencies(loaded: dg.Definitions) -> list[str]:
     """Return a line per dependency that no asset produces; Dagster itself would take it for an external asset."""
     graph = loaded.resolve_asset_graph()
-    declared = {
-        key for key in graph.get_all_asset_keys() if key.path[0] == "source" or graph.get(key).is_materializable
-    }
-    names = ["/".join(key.path) for key in declared]
+    stubs = {key for key in graph.get_all_asset_keys() if graph.get(key).metadata.get(STUB)}
+    names = ["/".join(key.path) for key in graph.get_all_asset_keys() - stubs]
     lines = []
-    for key in sorted(graph.get_all_asset_keys() - declared):
-        if graph.get(key).is_executable or graph.get(key).metadata:
-            continue
+    for key in sorted(stubs):
         name = "/".join(key.path)
         users = ", ".join(sorted("/".join(child.path) for child in graph.get(key).child_keys))
         lines.append(f"{users} needs {name}, which nothing produces{did_you_mean(name, names)}")

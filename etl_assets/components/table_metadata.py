@@ -62,7 +62,7 @@ def silver_lineage(silver: Silver) -> dict[str, Any]:
         return {}
     with silver.engine.session() as session:
         relation = session.lake_relation(bronze, column="_batch", above=2**62)
-        judgement = silver.judgement(session, bronze, relation)
+        judgement = silver.judgement(session, bronze, relation, silver.references())
         types = session.types(relation)
     refs = column_lineage(judgement.steps_sql, schema={BRONZE: types}, output=judgement.steps_columns)
     kept = {name: refs[name] for name in judgement.columns if name in refs}

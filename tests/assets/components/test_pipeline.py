@@ -66,9 +66,13 @@ def definitions(folder: Path, **changes: Any) -> dg.Definitions:
     return Pipeline(**attributes(folder, **changes)).definitions(folder)
 
 
-def run(folder: Path, defs: dg.Definitions, **options: Any) -> dg.ExecuteInProcessResult:
+def complete(folder: Path, defs: dg.Definitions) -> dg.Definitions:
     resources = {"lake": Lake(uri=str(folder / "lake")), "engine": DuckDB(memory_limit="500MB", threads=1)}
-    whole = dg.Definitions.merge(defs, dg.Definitions(resources=resources, executor=dg.in_process_executor))
+    return dg.Definitions.merge(defs, dg.Definitions(resources=resources, executor=dg.in_process_executor))
+
+
+def run(folder: Path, defs: dg.Definitions, **options: Any) -> dg.ExecuteInProcessResult:
+    whole = complete(folder, defs)
     with dg.DagsterInstance.ephemeral() as instance:
         return whole.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=instance, raise_on_error=False, **options
@@ -129,7 +133,7 @@ def test_a_second_run_reads_nothing_and_publishes_nothing_twice(folder: Path) ->
 
 
 def test_checks_columns_and_owners_are_on_the_assets(folder: Path) -> None:
-    graph = definitions(folder).resolve_asset_graph()
+    graph = complete(folder, definitions(folder)).resolve_asset_graph()
 
     checks = {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys}
     for table in ("bronze/shop/things", "silver/shop/things", "gold/shop/totals", "publish/shop/totals"):
@@ -204,7 +208,7 @@ def test_all_mistakes_of_all_pipelines_are_told_together(folder: Path) -> None:
 def test_a_table_that_nothing_produces_is_a_mistake_and_not_an_external_asset(folder: Path) -> None:
     (folder / "totals.sql").write_text("SELECT * FROM silver.thingz")
 
-    lines = missing_dependencies(definitions(folder))
+    lines = missing_dependencies(complete(folder, definitions(folder)))
 
     assert lines == [
         "gold/shop/totals needs silver/shop/thingz, which nothing produces - did you mean 'silver/shop/things'?"
