@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,9 +30,19 @@ def emit(data: Any) -> None:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, title: str | None = None, fold: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    title: str | None = None,
+    fold: Sequence[str] = (),
+    whole: Sequence[str] = (),
 ) -> Table:
-    """Return a table; numbers stand right, `fold` names the columns that may take several lines."""
+    """Return a table; numbers stand right.
+
+    Args:
+        fold: columns that may take several lines; the first may as well.
+        whole: columns that must not be broken, because people copy what is in them.
+    """
     from rich import box
     from rich.table import Table
 
@@ -41,8 +51,10 @@ def table(
     for index, name in enumerate(columns):
         numeric = any(isinstance(row[index], int | float) for row in rows)
         # What may wrap is made narrower first: names give way to numbers.
-        wraps = name in fold or index == 0
-        made.add_column(name, justify="right" if numeric else "left", no_wrap=not wraps, overflow="fold")
+        wraps = (name in fold or index == 0) and name not in whole
+        least = min(max((len(str(row[index])) for row in rows), default=0), 12) if index == 0 else None
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        made.add_column(name, justify=justify, no_wrap=not wraps, overflow="fold", min_width=least)
     for row in rows:
         made.add_row(*(shown(cell) for cell in row))
     return made

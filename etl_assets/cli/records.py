@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 PIPELINE_TAG = "etl/pipeline"
 WORKING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+_STATUS = {
+    dg.DagsterRunStatus.SUCCESS: "success",
+    dg.DagsterRunStatus.FAILURE: "failed",
+    dg.DagsterRunStatus.CANCELED: "canceled",
+    dg.DagsterRunStatus.QUEUED: "queued",
+    dg.DagsterRunStatus.NOT_STARTED: "queued",
+}
 _PAGE = 500
 
 
@@ -35,14 +42,18 @@ class PastRun:
     run_id: str
     pipelines: set[str]
     status: str
-    """success, failed, canceled, or running."""
+    """success, failed, canceled, queued or running."""
     started: datetime
     seconds: float | None
     """None: it has not ended."""
     tags: Mapping[str, str]
     checks_only: bool
-    figures: dict[str, int] = field(default_factory=dict)
-    """Sums over the tables of the run."""
+    read: int = 0
+    """Rows that bronze took from the sources."""
+    loaded: int = 0
+    """Rows that are new in silver, or changed there."""
+    rejected: int = 0
+    """Rows that any table rejected."""
 
     @property
     def what(self) -> str:
@@ -64,7 +75,9 @@ class PastRun:
             "started": self.started.isoformat(),
             "seconds": None if self.seconds is None else round(self.seconds, 3),
             "what": self.what,
-            **{name: self.figures.get(name, 0) for name in FIGURES},
+            "read": self.read,
+            "loaded": self.loaded,
+            "rejected": self.rejected,
         }
 
 
@@ -89,11 +102,10 @@ def _past(record: RunRecord) -> PastRun:
     run = record.dagster_run
     started = record.start_time if record.start_time is not None else record.create_timestamp.timestamp()
     seconds = record.end_time - started if record.end_time is not None else None
-    status = {"SUCCESS": "success", "FAILURE": "failed", "CANCELED": "canceled"}.get(run.status.value, "running")
     return PastRun(
         run.run_id,
         pipelines_of(run),
-        status,
+        _STATUS.get(run.status, "running"),
         datetime.fromtimestamp(started, tz=UTC),
         seconds,
         run.tags,
@@ -102,7 +114,7 @@ def _past(record: RunRecord) -> PastRun:
 
 
 def add_figures(instance: dg.DagsterInstance, runs: Iterable[PastRun], keys: Iterable[dg.AssetKey]) -> None:
-    """Add to each run what its tables read, inserted and so on: from their materialization events."""
+    """Add to each run what its tables read, loaded and rejected: from their materialization events."""
     by_id = {run.run_id: run for run in runs}
     if not by_id:
         return
@@ -115,12 +127,16 @@ def add_figures(instance: dg.DagsterInstance, runs: Iterable[PastRun], keys: Ite
             for record in page.records:
                 run = by_id.get(record.run_id)
                 if run is not None and record.asset_materialization is not None:
-                    _add(run.figures, plain(record.asset_materialization.metadata))
+                    _add(run, key.path[0], plain(record.asset_materialization.metadata))
             if not page.has_more:
                 break
             cursor = page.cursor
 
 
-def _add(figures: dict[str, int], metadata: Mapping[str, Any]) -> None:
-    for name in FIGURES:
-        figures[name] = figures.get(name, 0) + int(metadata.get(f"rows/{name}", 0))
+def _add(run: PastRun, layer: str, metadata: Mapping[str, Any]) -> None:
+    figures = {name: int(metadata.get(f"rows/{name}", 0)) for name in FIGURES}
+    if layer == "bronze":
+        run.read += figures["read"]
+    if layer == "silver":
+        run.loaded += figures["inserted"] + figures["updated"]
+    run.rejected += figures["rejected"]
