@@ -53,7 +53,7 @@ _BY_TEXT: tuple[tuple[str, type[EtlError], str], ...] = (
     (r"authentication failed|no password supplied|role .* does not exist|no pg_hba\.conf entry|not permitted to log in",
      CredentialsRejectedError, "check user and password"),
     (r"database .* does not exist", NotFoundError, "check the name of the database"),
-    (r"server does not support SSL|root certificate|certificate verify failed|server certificate",
+    (r"server does not support SSL|weak sslmode|root certificate|certificate verify failed|server certificate",
      ConfigurationError, "give `sslrootcert`, or another `sslmode` (`disable` only for a server on this machine)"),
     (r"canceling statement|terminating connection|server closed|starting up|shutting down", UnavailableError, ""),
     (r"could not connect|connection to server|translate host name|resolve host", UnavailableError, ""),

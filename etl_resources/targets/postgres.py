@@ -93,7 +93,7 @@ def _apply(session: Session, load: Load, table: Table, batches: Iterable[pa.Reco
             table.create(session)
         staging = Staging(session, table, refusals, into_target=False)
         staging.load(batches, load.schema)
-        keyed = KeyedLoad(session, table, load.key, refusals, staging.loaded)
+        keyed = KeyedLoad(session, table, load.key, refusals, staged=staging.loaded, last=staging.read)
         done = keyed.apply(delete_absent=load.mode == "replace")
         return Counts(
             staging.read, done.inserted, done.updated, done.unchanged, done.superseded, done.deleted,

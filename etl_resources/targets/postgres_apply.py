@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from etl_resources.exceptions import RowsNotConservedError
 from etl_resources.postgres_errors import RefusedStatementError
 from etl_resources.postgres_sql import columns, quote
 from etl_resources.targets.postgres_refusals import Refusals, apply_in_halves
-from etl_resources.targets.postgres_staging import NUMBER, STAGE, row_as_json
+from etl_resources.targets.postgres_staging import NUMBER, STAGE, index_stage, row_as_json
 
 if TYPE_CHECKING:
     from etl_resources.postgres_session import Session
@@ -32,12 +33,13 @@ class Applied:
 class KeyedLoad:
     """One load by key: the newest version of each key is inserted, updated or left alone."""
 
-    def __init__(self, session: Session, table: Table, key: tuple[str, ...], refusals: Refusals, staged: int) -> None:
+    def __init__(
+        self, session: Session, table: Table, key: tuple[str, ...], refusals: Refusals, *, staged: int, last: int
+    ) -> None:
         self._session, self._table, self._refusals = session, table, refusals
         self._key = key
         self._staged = staged
-        self._last = 0
-        self._is_indexed = False
+        self._last = last
         self._match = " AND ".join(f"s.{quote(name)} = t.{quote(name)}" for name in key)
         # The binary images are compared: exact for every type, also for those without an equality of their own.
         self._differs = f"NOT (ROW({columns(table.names, 's.')})::record *= ROW({columns(table.names, 't.')})::record)"
@@ -53,7 +55,6 @@ class KeyedLoad:
         done.superseded = self._drop_superseded()
         self._staged -= done.superseded
         self._session.execute(f"ANALYZE pg_temp.{STAGE}")
-        self._last = int(self._session.value(f"SELECT coalesce(max({NUMBER}), 0) FROM pg_temp.{STAGE}"))  # noqa: S608
         if self._table.is_new:
             self._write(done, to_insert=self._staged, to_update=0)
             self._table.add_key(self._session, self._key)
@@ -120,7 +121,8 @@ class KeyedLoad:
     def _run(self, statement: Callable[[int, int], int], expected: int, done: Applied) -> int:
         if expected == 0:
             return 0
-        count, refused = apply_in_halves(self._session, 0, self._last, statement)
+        index = functools.partial(index_stage, self._session)
+        count, refused = apply_in_halves(self._session, 0, self._last, statement, before_halving=index)
         for number, error in refused:
             self._refusals.add(row_as_json(self._session, STAGE, number), error)
             done.refused.append(number)

@@ -62,42 +62,59 @@ def rule_of(error: RefusedStatementError) -> str:
 
 
 def apply_in_halves(
-    session: Session, first: int, last: int, statement: Callable[[int, int], int]
+    session: Session,
+    first: int,
+    last: int,
+    statement: Callable[[int, int], int],
+    *,
+    before_halving: Callable[[], object] = lambda: None,
 ) -> tuple[int, list[tuple[int, RefusedStatementError]]]:
     """Run `statement(first, last)` over a range of row numbers; return its count, and the rows that were refused.
 
     Where the server refuses a range, its halves are tried, down to single rows: a set-based statement for all the good
     ones, about `2 log2 n` small ones for a bad one. Rows that were refused only because another one had to come first
-    (a parent row, a unique value that is given up) get further turns for as long as that helps.
+    (a parent row, a unique value that is given up) get further turns for as long as that helps. `before_halving` is
+    called once, before the first part of a range is tried.
     """
-    done, refused = 0, []
+    done = 0
+    refused: list[tuple[int, RefusedStatementError]] = []
     ranges = [(first, last)]
     while ranges:
         low, high = ranges.pop()
-        try:
-            with session.savepoint():
-                done += statement(low, high)
-        except RefusedStatementError as error:
-            if low == high:
-                refused.append((low, error))
-            else:
-                middle = (low + high) // 2
-                ranges += [(middle + 1, high), (low, middle)]
-    helped = first != last
-    while helped:
-        helped, still = False, []
-        for number, error in refused:
-            if error.sqlstate not in _DEPENDS_ON_OTHERS:
-                still.append((number, error))
-                continue
-            try:
-                with session.savepoint():
-                    done += statement(number, number)
-                    helped = True
-            except RefusedStatementError as again:
-                still.append((number, again))
-        refused = still
+        count, error = _attempt(session, low, high, statement)
+        done += count
+        if error is None:
+            continue
+        if low == high:
+            refused.append((low, error))
+            continue
+        if (low, high) == (first, last):
+            before_halving()
+        middle = (low + high) // 2
+        ranges += [(middle + 1, high), (low, middle)]
+    before = -1
+    while first != last and len(refused) != before:
+        before, waiting = len(refused), refused
+        refused = []
+        for number, error in waiting:
+            again: RefusedStatementError | None = error
+            count = 0
+            if error.sqlstate in _DEPENDS_ON_OTHERS:
+                count, again = _attempt(session, number, number, statement)
+            done += count
+            if again is not None:
+                refused.append((number, again))
     return done, refused
+
+
+def _attempt(
+    session: Session, first: int, last: int, statement: Callable[[int, int], int]
+) -> tuple[int, RefusedStatementError | None]:
+    try:
+        with session.savepoint():
+            return statement(first, last), None
+    except RefusedStatementError as error:
+        return 0, error
 
 
 def record_of(row: dict[str, object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -102,7 +103,10 @@ class Staging:
 
     def move_to_target(self) -> int:
         """Insert what is staged into the target; return the rows inserted."""
-        done, refused = apply_in_halves(self._session, 1, self.read, self._insert) if self.read else (0, [])
+        if not self.read:
+            return 0
+        index = functools.partial(index_stage, self._session)
+        done, refused = apply_in_halves(self._session, 1, self.read, self._insert, before_halving=index)
         for number, error in refused:
             self._refusals.add(row_as_json(self._session, STAGE, number), error)
         return done
@@ -128,6 +132,11 @@ class Staging:
             f"INSERT INTO {into} ({names}) OVERRIDING SYSTEM VALUE SELECT {selected} FROM pg_temp.{_WIRE}"  # noqa: S608
             f" WHERE {NUMBER} BETWEEN {first} AND {last} ORDER BY {NUMBER}"
         )
+
+
+def index_stage(session: Session) -> None:
+    """Let parts of the staging table be found by row number."""
+    session.execute(f"CREATE INDEX IF NOT EXISTS _etl_stage_number ON pg_temp.{STAGE} ({NUMBER})")
 
 
 def row_as_json(session: Session, table: str, number: int) -> str:

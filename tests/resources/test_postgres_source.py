@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from etl_resources.exceptions import (
     ConfigurationError,
@@ -23,7 +30,7 @@ from etl_resources.exceptions import (
 from etl_resources.secret import Secret
 from etl_resources.source import Batch, Incremental, Stream, Window
 from etl_resources.sources.postgres import PostgresSource, PostgresStreamOptions
-from tests.servers.postgres import PostgresServer, cut_after
+from tests.servers.postgres import PostgresServer, cut_after, running_postgres
 
 TYPES = """
     CREATE TYPE mood AS ENUM ('sad', 'happy');
@@ -291,6 +298,49 @@ def test_encryption_is_asked_for_unless_it_is_switched_off(postgres_server: Post
     assert "sslmode" in caught.value.fix
     with pytest.raises(ValueError, match="sslmode"):
         PostgresSource(**{**settings, "sslmode": "prefer"})
+
+
+def test_a_certificate_is_verified(tmp_path: Path) -> None:
+    """With the right authority a connection is made, by both drivers; with another one it is not."""
+    with running_postgres() as server:
+        certificate, key = server.directory / "server.crt", server.directory / "server.key"
+        write_certificate(certificate, key)
+        for file in (certificate, key):
+            os.chown(file, server.data.stat().st_uid, server.data.stat().st_gid)
+        other = tmp_path / "other.crt"
+        write_certificate(other, tmp_path / "other.key")
+        with server.connect() as connection:
+            connection.execute(f"ALTER SYSTEM SET ssl_cert_file = '{certificate}'")
+            connection.execute(f"ALTER SYSTEM SET ssl_key_file = '{key}'")
+            connection.execute("ALTER SYSTEM SET ssl = on")
+        server.stop()
+        server.start()
+        settings = server.settings(sslmode="verify-full", sslrootcert=str(certificate), resilience={"attempts": 1})
+        query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        (batch,) = PostgresSource(**settings).read(stream(query=query), None)
+        assert batch.data.to_pylist() == [{"ssl": True}]
+        for wrong in ({"sslrootcert": str(other)}, {"sslrootcert": str(tmp_path / "none.crt")}):
+            with pytest.raises(ConfigurationError, match="certificate"):
+                PostgresSource(**{**settings, **wrong}).latest(stream(table="t"))
+
+
+def write_certificate(certificate: Path, key: Path) -> None:
+    """Write a certificate for 127.0.0.1 that signs itself, and its key."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    built = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(private.public_key())
+        .serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(private, hashes.SHA256())
+    )  # fmt: skip
+    certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    key.write_bytes(private.private_bytes(pem, form, serialization.NoEncryption()))
+    key.chmod(0o600)
 
 
 @pytest.mark.parametrize("options", [{}, {"table": "t", "query": "SELECT 1"}, {"table": "t", "colums": ["a"]}])

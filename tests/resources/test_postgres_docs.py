@@ -1,0 +1,55 @@
+"""The examples of docs/sources.md and docs/targets.md are read, and run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from etl_resources.source import Incremental, Snapshot, Stream
+from etl_resources.sources.postgres import PostgresSource, PostgresStreamOptions
+from etl_resources.target import CommitToken, Load
+from etl_resources.targets.postgres import PostgresTarget, PostgresTargetOptions
+from tests.servers.postgres import PostgresServer
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def examples(page: str) -> list[Any]:
+    section = (DOCS / page).read_text(encoding="utf-8").split("\n## postgres\n")[1].split("\n## ")[0]
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", section, flags=re.DOTALL)]
+
+
+def test_the_examples_of_source_and_target_run(
+    postgres_server: PostgresServer, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_PASSWORD", "not asked for")
+    connection, pipeline = examples("sources.md")
+    written = connection["attributes"]["connections"]["shop"]
+    assert written.pop("type") == "postgres"
+    PostgresSource(**written)
+    here = {**written, **postgres_server.settings(postgres_database), "sslrootcert": None}
+    with postgres_server.connect(postgres_database) as client:
+        client.execute("CREATE TABLE sales (id int, region text, amount numeric(12, 2), updated_at timestamptz)")
+        client.execute("INSERT INTO sales VALUES (1, 'north', 12.50, now()), (2, 'north', 0.01, NULL)")
+        client.execute("CREATE SCHEMA reports")
+    rows = {}
+    for name, stream in pipeline["streams"].items():
+        ((kind, capture),) = stream["capture"].items()
+        options = PostgresStreamOptions(**stream["source"])
+        how = Incremental(**capture) if kind == "incremental" else Snapshot(**capture)
+        (batch,) = PostgresSource(**here).read(Stream(name, options, how), None)
+        rows[name] = batch.data.num_rows
+    assert rows == {"sales": 2, "totals": 1}
+
+    (publish,) = examples("targets.md")[0]["publish"]
+    data = pa.table({"segment": ["a"], "month": ["2024-01"], "revenue": [1]})
+    load = Load(
+        PostgresTargetOptions(**publish["target"]), data.schema, publish["mode"], CommitToken("docs", 1, "run"),
+        tuple(publish["key"]),
+    )  # fmt: skip
+    assert PostgresTarget(**here).write(load, data.to_batches()).inserted == 1
