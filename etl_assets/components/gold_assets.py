@@ -12,6 +12,7 @@ from etl_assets.components.models import GoldModel
 from etl_assets.components.table_metadata import contract_columns, query_lineage, table_metadata, table_result
 from etl_assets.references import Reference, parse_reference, references_of
 from etl_checks.asset_checks import check_results, check_specs
+from etl_checks.lint import lint_contract
 from etl_resources.exceptions import NotFoundError
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ class GoldAssets:
             from etl_assets.completeness import upstream
             from etl_assets.gold import Gold, GoldSpec
 
+            if contract is not None:
+                lint_contract(contract)
             lake = context.resources.lake
             keys = ["/".join(reference.key) for reference in self.references]
             gold = Gold(

@@ -20,6 +20,7 @@ from etl_assets.components.table_metadata import (
 )
 from etl_assets.references import parse_reference
 from etl_checks.asset_checks import check_results, check_specs
+from etl_checks.lint import lint_contract
 from etl_resources.registry import source_type
 from etl_resources.source import Capture, Snapshot, Source, Stream, StreamOptions, Window
 
@@ -199,6 +200,8 @@ class StreamAssets:
         def refine(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
             from etl_assets.silver_replay import retry_missing_references
 
+            if contract is not None:
+                lint_contract(contract)
             silver = self.silver(context.resources.lake, context.resources.engine)
             window = self.window(context)
             refined = silver.refine(run_of(context), full_refresh=full_refresh(context), window=window)
@@ -228,9 +231,11 @@ class StreamAssets:
             required_resource_keys={"lake", "engine"},
         )
         def keep_contract(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+            from etl_assets.completeness import contract_results
+
             silver = self.silver(context.resources.lake, context.resources.engine)
             wanted = {check.name for check in context.selected_asset_check_keys}
-            for result in check_results(silver.contract_results(), key):
+            for result in check_results(contract_results(silver), key):
                 if result.check_name in wanted:
                     yield result
 

@@ -132,6 +132,14 @@ def test_a_second_run_reads_nothing_and_publishes_nothing_twice(folder: Path) ->
     assert metadata(again, "silver/shop/things")["dagster/row_count"] == 2
 
 
+def test_a_check_says_how_many_rows_its_rule_keeps_out(folder: Path) -> None:
+    result = run(folder, definitions(folder))
+
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert checks["range_amount"].passed
+    assert checks["range_amount"].metadata["rejected"].value == 1
+
+
 def test_checks_columns_and_owners_are_on_the_assets(folder: Path) -> None:
     graph = complete(folder, definitions(folder)).resolve_asset_graph()
 
