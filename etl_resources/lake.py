@@ -12,6 +12,7 @@ from pydantic import Field
 
 from etl_resources.delta.commit import Commit, RewrittenError, fence, lost
 from etl_resources.delta.handle import Handle
+from etl_resources.delta.staging import TARGET_FILE_BYTES
 from etl_resources.delta.storage import is_local, local_path
 from etl_resources.secret import Secret
 
@@ -29,7 +30,6 @@ ATTEMPTS = 5
 """Tries at a commit while others rewrite files or add columns, which changes no row of the table."""
 RETENTION = timedelta(days=7)
 """How long files stay that newer versions do without: for readers under way, and for time travel."""
-TARGET_FILE_BYTES = 128 * 2**20
 REWRITE = "rewrite"
 """Delta `txn` of commits that name every file of the table: a replacement and a compaction refuse each other by it."""
 
@@ -91,7 +91,7 @@ class LakeTable:
             schema: columns of a new table.
             personal: columns of which the log must keep no minimum and maximum, from now on if the table is there.
         """
-        from deltalake import DeltaTable
+        from deltalake import CommitProperties, DeltaTable
         from deltalake.exceptions import DeltaError
 
         from etl_resources.delta.statistics import protect, skipping_columns, skipping_property
@@ -106,9 +106,10 @@ class LakeTable:
             DeltaTable.create(
                 self.uri,
                 schema,
-                mode="ignore",
                 configuration=skipping_property(skipping_columns(schema, personal)),
                 storage_options=dict(self.storage_options),
+                # Tried again, it would become version 1, and take columns back that were added meanwhile.
+                commit_properties=CommitProperties(max_commit_retries=0),
             )
         except DeltaError as error:
             failure = error  # unless another run has just created it
@@ -140,14 +141,14 @@ class LakeTable:
 
         return self._attempt(handle, add_columns)
 
-    def stage(self, handle: Handle, schema: pa.Schema) -> Staging:
-        """Return a writer for data files of this table; nobody sees them before a commit."""
+    def stage(self, handle: Handle, schema: pa.Schema, *, file_bytes: int = TARGET_FILE_BYTES) -> Staging:
+        """Return a writer for data files of this table of about `file_bytes`; nobody sees them before a commit."""
         from etl_resources.delta.staging import Staging
         from etl_resources.delta.statistics import skipping_columns
 
         known = handle.skipping()
         columns = [name for name in skipping_columns(schema, ()) if known is None or name in known]
-        return Staging(self.uri, self.storage_options, schema, columns)
+        return Staging(self.uri, self.storage_options, schema, columns, file_bytes)
 
     def append(self, handle: Handle, staged: Staging, commit: Commit) -> Handle:
         """Commit the staged files as additional rows; returns the table after it."""
@@ -166,15 +167,14 @@ class LakeTable:
         return self._commit(handle, commit, write)
 
     def replace(self, handle: Handle, staged: Staging, commit: Commit) -> Handle:
-        """Commit the staged files as the whole content, schema included: readers see the old or the new, never less."""
-        adds = staged.finish()
+        """Commit the staged files as the whole content, schema included: readers see the old or the new, never less.
 
-        def write(opened: Handle) -> None:
-            # Delta notices no conflict between this and a compaction: both name all files, and rows would be doubled.
-            properties = commit.properties({REWRITE: opened.committed(REWRITE) + 1})
-            opened.delta.create_write_transaction([*adds], "overwrite", staged.schema, commit_properties=properties)
+        Raises:
+            RowsNotConservedError: something else put rows into the table at the same time; it is as it was.
+        """
+        from etl_resources.delta.rewriting import replace
 
-        return self._commit(handle, commit, write)
+        return self._commit(handle, commit, lambda opened: replace(opened, staged, commit, REWRITE))
 
     def replace_where(
         self, handle: Handle, source: Source, predicate: str, commit: Commit, expected: Changes

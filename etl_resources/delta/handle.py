@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from etl_resources.delta.commit import COMMIT_KEY
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
 
 FIRST_LOOK = 16
 """Commits looked at first when a record is sought: the wanted one is nearly always among the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One Parquet file of a table: path within it, bytes, rows, and when it was written (ms)."""
+
+    path: str
+    size: int
+    rows: int
+    modified: int
 
 
 class Handle:
@@ -78,12 +89,15 @@ class Handle:
             names = [name for name, high in zip(names, highs, strict=True) if high is None or high > above]
         return [self.table.location(name) for name in names]
 
-    def file_sizes(self) -> list[int]:
-        """Return the sizes of the data files in bytes."""
+    def data_files(self) -> list[DataFile]:
+        """Return the data files, as the log has them."""
         import pyarrow as pa
 
-        sizes: list[int] = pa.table(self.delta.get_add_actions(flatten=True)).column("size_bytes").to_pylist()
-        return sizes
+        actions = pa.table(self.delta.get_add_actions(flatten=True)).to_pylist()
+        return [
+            DataFile(action["path"], action["size_bytes"], action["num_records"], action["modification_time"])
+            for action in actions
+        ]
 
     def plain_files(self) -> bool:
         """Tell whether the data files alone are the table: no deletion vectors, no partition columns."""

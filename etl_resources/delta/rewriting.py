@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from etl_resources.delta.handle import Handle
+    from etl_resources.delta.staging import Staging
 
 Source = Callable[[], "pa.RecordBatchReader"]
 
@@ -34,26 +35,27 @@ class Changes:
 def merge(handle: Handle, source: Source, key: Sequence[str], commit: Commit, expected: Changes) -> None:
     """Apply the rows of `source` by their `_action`; see `LakeTable.merge`."""
     on = " AND ".join(f"t.`{name}` = s.`{name}`" for name in key)
-    data = source()
+    rows = _Counted(source(), expected.inserted + expected.updated + expected.deleted)
+    before = handle.version
+    # Delta keeps the whole source in memory anyway, and an error while it reads it would abort the process's thread.
+    data = rows.table(handle.table.name)
     # Columns that the table has and the source has not keep their values.
     columns = {f"`{name}`": f"s.`{name}`" for name in data.schema.names if name != "_action"}
-    before, rows = handle.version, _Counted(data, expected.inserted + expected.updated + expected.deleted)
-    with rows.checked(handle.table.name):
-        # Streamed execution gives up the statistics of the source, so every file of the table would be scanned.
-        merger = handle.delta.merge(
-            rows.reader(),
-            on,
-            source_alias="s",
-            target_alias="t",
-            streamed_exec=False,
-            commit_properties=commit.properties(),
-        )
-        metrics = (
-            merger.when_matched_delete("s._action = 'delete'")
-            .when_matched_update(columns, "s._action = 'update'")
-            .when_not_matched_insert(columns, "s._action = 'insert'")
-            .execute()
-        )
+    # Streamed execution gives up the statistics of the source, so every file of the table would be scanned.
+    merger = handle.delta.merge(
+        data,
+        on,
+        source_alias="s",
+        target_alias="t",
+        streamed_exec=False,
+        commit_properties=commit.properties(),
+    )
+    metrics = (
+        merger.when_matched_delete("s._action = 'delete'")
+        .when_matched_update(columns, "s._action = 'update'")
+        .when_not_matched_insert(columns, "s._action = 'insert'")
+        .execute()
+    )
     if not _marked(handle, commit, expected):
         done = Changes(
             metrics["num_target_rows_inserted"], metrics["num_target_rows_updated"], metrics["num_target_rows_deleted"]
@@ -62,11 +64,22 @@ def merge(handle: Handle, source: Source, key: Sequence[str], commit: Commit, ex
             raise _taken_back(handle, before, commit, f"{done} instead of {expected}")
 
 
+def replace(handle: Handle, staged: Staging, commit: Commit, rewrite: str) -> None:
+    """Put the staged files in place of all others; see `LakeTable.replace`."""
+    adds, before = staged.finish(), handle.version
+    # Delta notices no conflict between this and a compaction: both name all files, and rows would be doubled.
+    properties = commit.properties({rewrite: handle.committed(rewrite) + 1})
+    handle.delta.create_write_transaction([*adds], "overwrite", staged.schema, commit_properties=properties)
+    handle.delta.update_incremental()
+    if handle.committed(commit.app_id) == commit.version and handle.rows() != staged.stored_rows:
+        raise _taken_back(handle, before, commit, f"the table has {handle.rows()} rows instead of {staged.stored_rows}")
+
+
 def replace_where(handle: Handle, source: Source, predicate: str, commit: Commit, expected: Changes) -> None:
     """Put the rows of `source` in place of those that satisfy `predicate`; see `LakeTable.replace_where`."""
     from deltalake import write_deltalake
 
-    before, rows = handle.version, _Counted(source(), expected.inserted)
+    before, rows = handle.version, _Counted(source(), expected.inserted, handle.schema())
     wanted = handle.rows() - expected.deleted + expected.inserted
     with rows.checked(handle.table.name):
         write_deltalake(
@@ -117,36 +130,56 @@ def _taken_back(handle: Handle, before: int, commit: Commit, what: str) -> RowsN
 
 
 class _Counted:
-    """Passes batches on, and stops the commit when other than `expected` rows have come by their end."""
+    """Passes batches on, and stops the commit when other than `expected` rows have come by their end.
 
-    def __init__(self, source: pa.RecordBatchReader, expected: int) -> None:
-        self._source, self._expected = source, expected
-        self._wrong: str | None = None
+    With a `schema`, columns that the source lacks are NULL.
+    """
 
-    def reader(self) -> pa.RecordBatchReader:
+    def __init__(self, source: pa.RecordBatchReader, expected: int, schema: pa.Schema | None = None) -> None:
+        self._source, self._expected, self._schema = source, expected, schema or source.schema
+        self._failure: Exception | None = None
+
+    def table(self, where: str) -> pa.Table:
+        """Return all rows."""
         import pyarrow as pa
 
-        return pa.RecordBatchReader.from_batches(self._source.schema, self._batches())
+        with self.checked(where):
+            return pa.Table.from_batches(self._batches(), self._schema)
+
+    def reader(self) -> pa.RecordBatchReader:
+        """Return a reader of the rows, for use within `checked`."""
+        import pyarrow as pa
+
+        return pa.RecordBatchReader.from_batches(self._schema, self._batches())
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
+        from etl_resources.delta.evolution import conform
+
         rows = 0
-        for batch in self._source:
-            rows += batch.num_rows
-            yield batch
+        try:
+            for batch in self._source:
+                rows += batch.num_rows
+                yield conform(batch, self._schema, where="the rows of a commit")
+            self._check(rows)
+        except Exception as error:  # kept: Delta and Arrow make a text of it
+            self._failure = error
+            raise
+
+    def _check(self, rows: int) -> None:
         if rows != self._expected:
-            self._wrong = f"{rows} rows were to be written, but the account says {self._expected}"
-            raise ValueError(self._wrong)
+            raise RowsNotConservedError(
+                f"{rows} rows were to be written, but the account says {self._expected}; nothing was committed",
+                fix="this is a defect of the platform: please report it",
+            )
 
     @contextmanager
     def checked(self, where: str) -> Iterator[None]:
-        """Say why a commit failed, if it was the count."""
+        """Raise what went wrong in the source instead of what Delta makes of it."""
         try:
             yield
-        except Exception as error:  # whatever Delta makes of an error in its source
-            if self._wrong is None:
+        except Exception as error:  # whatever Delta raises when its source fails
+            if self._failure is None:
                 raise
-            raise RowsNotConservedError(
-                f"{self._wrong}; nothing was committed",
-                where=where,
-                fix="this is a defect of the platform: please report it",
-            ) from error
+            if isinstance(self._failure, RowsNotConservedError):
+                raise RowsNotConservedError(self._failure.what, where=where, fix=self._failure.fix) from error
+            raise self._failure from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from etl_resources.delta.statistics import file_statistics
@@ -26,10 +27,18 @@ class Staging:
     `LakeTable.vacuum` removes; no reader ever sees them.
     """
 
-    def __init__(self, uri: str, storage_options: Mapping[str, str], schema: pa.Schema, statistics: Collection[str]):
+    def __init__(
+        self,
+        uri: str,
+        storage_options: Mapping[str, str],
+        schema: pa.Schema,
+        statistics: Collection[str],
+        file_bytes: int = TARGET_FILE_BYTES,
+    ) -> None:
         self.schema = schema
+        self.store = FileStore(uri, storage_options)
+        self._file_bytes = file_bytes
         self._stored_rows = 0
-        self._store = FileStore(uri, storage_options)
         self._statistics = frozenset(statistics)
         self._adds: list[AddAction] = []
         self._path = ""
@@ -68,14 +77,14 @@ class Staging:
         writer = self._writer or self._open()
         writer.write_table(pa.Table.from_batches(self._pending, self.schema), row_group_size=2 * ROW_GROUP_ROWS)
         self._pending, self._pending_rows = [], 0
-        if self._sink.tell() >= TARGET_FILE_BYTES:
+        if self._sink.tell() >= self._file_bytes:
             self._close_file()
 
     def _open(self) -> pq.ParquetWriter:
         import pyarrow.parquet as pq
 
         self._path = f"part-{uuid.uuid4()}.zstd.parquet"
-        self._sink = self._store.open(self._path)
+        self._sink = self.store.open(self._path)
         self._writer = pq.ParquetWriter(
             self._sink, self.schema, compression="zstd", compression_level=1, write_statistics=True, store_schema=False
         )
@@ -110,6 +119,10 @@ class Staging:
         self._close_file()
         return self._adds
 
+    def actions(self, *, data_change: bool) -> list[AddAction]:
+        """Return the add actions of the finished files; without `data_change` they hold rows that were there before."""
+        return [replace(add, data_change=data_change) for add in self.finish()]
+
     @property
     def stored_rows(self) -> int:
         """Rows in the finished files, as their Parquet footers say: not what was handed in, but what is there."""
@@ -117,7 +130,7 @@ class Staging:
 
     def paths(self) -> list[str]:
         """Return the locations of the finished files."""
-        return [self._store.location(add.path) for add in self._adds]
+        return [self.store.location(add.path) for add in self._adds]
 
     def read(self) -> pa.Table:
         """Return what was staged, from the finished files."""
@@ -125,7 +138,7 @@ class Staging:
         import pyarrow.parquet as pq
 
         self.finish()
-        tables = [pq.read_table(self._store.read(add.path)) for add in self._adds]
+        tables = [pq.read_table(self.store.read(add.path)) for add in self._adds]
         return pa.concat_tables(tables) if tables else self.schema.empty_table()
 
     def discard(self) -> None:
@@ -133,8 +146,8 @@ class Staging:
         if self._writer is not None:
             self._writer.close()
             self._sink.close()
-            self._store.delete(self._path)
+            self.store.delete(self._path)
             self._writer = self._sink = None
         for add in self._adds:
-            self._store.delete(add.path)
+            self.store.delete(add.path)
         self._adds, self._pending, self._pending_rows, self._stored_rows = [], [], 0, 0
