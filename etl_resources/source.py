@@ -95,6 +95,17 @@ def unreadable_schema() -> pa.Schema:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a read would find, told without reading it; None is what cannot be told cheaply."""
+
+    rows: int | None = None
+    size: int | None = None
+    """Bytes, as the source stores them."""
+    items: tuple[str, ...] = ()
+    """What is new, by name, where a source consists of things with names, such as files."""
+
+
 @dataclass(frozen=True)
 class Capabilities:
     """What a source can do, as data; the conformance suite reads it, and the docs print it."""
@@ -135,5 +146,13 @@ class Source(dg.ConfigurableResource, ABC):
         """Return the newest position, cheaply, for sensors and plans; None: this source cannot tell."""
         return None
 
-    def acknowledge(self, stream: Stream, position: Position) -> None:  # noqa: B027 - most sources need not be told
+    def estimate(self, stream: Stream, since: Position | None) -> Estimate | None:  # noqa: ARG002 - as above
+        """Return what `read` would find, cheaply, for plans; None: this source cannot tell.
+
+        Raises:
+            UnavailableError, CredentialsRejectedError, NotFoundError: as `read`.
+        """
+        return None
+
+    def acknowledge(self, stream: Stream, position: Position) -> None:
         """Tell the source that everything up to `position` is safely committed in the lake."""

@@ -21,7 +21,17 @@ from etl_resources.files.formats import chunks_of, format_of, json_settings, rea
 from etl_resources.files.known import HashingReader, KnownFiles, content_hash
 from etl_resources.files.storage import FileInfo, Storage, storage_errors
 from etl_resources.secret import Secret
-from etl_resources.source import Batch, Capabilities, Incremental, Position, Snapshot, Source, Stream, StreamOptions
+from etl_resources.source import (
+    Batch,
+    Capabilities,
+    Estimate,
+    Incremental,
+    Position,
+    Snapshot,
+    Source,
+    Stream,
+    StreamOptions,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -136,9 +146,7 @@ class FileSource(Source):
             CredentialsRejectedError: the store or the operating system refused access.
         """
         options, storage = _options(stream), self._storage()
-        fresh = stream.window is not None or isinstance(stream.capture, Snapshot)
-        known = KnownFiles.load(None if fresh else since)
-        files = [f for f in _find(stream, storage) if not known.is_loaded(f, storage)]
+        files, known = _new_files(stream, storage, since)
         if not files:
             return
         reader = _json_reader(files, options, storage, since)
@@ -158,6 +166,15 @@ class FileSource(Source):
         listing = [(f.path, f.size, f.modified_ns, f.etag) for f in _find(stream, self._storage())]
         return {"files": len(listing), "listing": hashlib.sha256(repr(listing).encode()).hexdigest()[:16]}
 
+    def estimate(self, stream: Stream, since: Position | None) -> Estimate:
+        """Return names and size of the files that would be read; rows from the lines at the start of a text file."""
+        from etl_resources.files.estimate import rows_of
+
+        storage = self._storage()
+        files, _ = _new_files(stream, storage, since)
+        rows = rows_of(files, _options(stream), storage)
+        return Estimate(rows, sum(f.size for f in files), tuple(f.path for f in files))
+
     def _storage(self) -> Storage:
         return Storage(self.options, self.secrets, self.client_options)
 
@@ -173,6 +190,13 @@ def _find(stream: Stream, storage: Storage) -> list[FileInfo]:
         )  # fmt: skip
     settled = (time.time() - options.settle_seconds) * 1e9
     return [f for f in files if not options.settle_seconds or f.modified_ns <= settled]
+
+
+def _new_files(stream: Stream, storage: Storage, since: Position | None) -> tuple[list[FileInfo], KnownFiles]:
+    """Return the files to read, and what is known of the others."""
+    fresh = stream.window is not None or isinstance(stream.capture, Snapshot)
+    known = KnownFiles.load(None if fresh else since)
+    return [f for f in _find(stream, storage) if not known.is_loaded(f, storage)], known
 
 
 def _read_file(

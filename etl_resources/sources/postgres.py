@@ -13,7 +13,17 @@ from etl_resources.exceptions import ConfigurationError, NotFoundError
 from etl_resources.postgres import PostgresConnection, nearest, split_name
 from etl_resources.postgres_sql import literal, quote
 from etl_resources.read_ahead import read_ahead
-from etl_resources.source import Batch, Capabilities, Incremental, Position, Source, Stream, StreamOptions, Window
+from etl_resources.source import (
+    Batch,
+    Capabilities,
+    Estimate,
+    Incremental,
+    Position,
+    Source,
+    Stream,
+    StreamOptions,
+    Window,
+)
 
 if TYPE_CHECKING:
     import psycopg
@@ -95,6 +105,16 @@ class PostgresSource(PostgresConnection, Source):
             view = take(session, None)
             return _with_low(view, session, plan).to_position()
 
+    def estimate(self, stream: Stream, since: Position | None) -> Estimate:
+        """Return what the server's planner expects the query of `read` to give."""
+        plan = self._plan(stream)
+        with self.session() as session:
+            _, conditions = _limits(stream, plan, session, since)
+        with self.client() as client:
+            rows = client.execute(f"EXPLAIN (FORMAT JSON) {_query(plan, conditions)}".encode()).fetchall()
+        expected = rows[0][0][0]["Plan"]
+        return Estimate(expected["Plan Rows"], expected["Plan Rows"] * expected["Plan Width"])
+
     def _plan(self, stream: Stream) -> _Plan:
         from etl_resources.sources.postgres_columns import describe
 
@@ -121,24 +141,30 @@ class PostgresSource(PostgresConnection, Source):
         return _Plan(relation, columns, conditions, found[cursor_name] if cursor_name else None, where)
 
     def _read(self, stream: Stream, since: Position | None, batch_rows: int) -> Generator[Batch, None, None]:
-        from etl_resources.sources.postgres_horizon import Horizon, new_rows, take
-
         plan = self._plan(stream)
-        earlier = Horizon.from_position(since) if since is not None and plan.cursor is not None else None
         with self.session() as session:
-            view = take(session, earlier)
-            horizon = view.horizon
-            conditions = list(plan.conditions)
-            if earlier is not None:
-                horizon.check_follows(earlier, in_recovery=view.in_recovery, where=plan.where)
-            if plan.cursor is not None:
-                horizon = _with_low(view, session, plan if _options(stream).late_by is not None else None)
-                if condition := new_rows(earlier, view):
-                    conditions.append(condition)
-                conditions += _not_later_than(_options(stream).late_by, earlier, plan.cursor)
+            horizon, conditions = _limits(stream, plan, session, since)
             position = None if stream.window else horizon.to_position()
             batches = _batches(session, plan, conditions, batch_rows)
             yield from _positioned(batches, position, plan, keep_empty=plan.cursor is None)
+
+
+def _limits(stream: Stream, plan: _Plan, session: Session, since: Position | None) -> tuple[Horizon, list[str]]:
+    """Return how far a read that begins now comes, and the conditions for what it has to give."""
+    from etl_resources.sources.postgres_horizon import Horizon, new_rows, take
+
+    earlier = Horizon.from_position(since) if since is not None and plan.cursor is not None else None
+    view = take(session, earlier)
+    horizon = view.horizon
+    conditions = list(plan.conditions)
+    if earlier is not None:
+        horizon.check_follows(earlier, in_recovery=view.in_recovery, where=plan.where)
+    if plan.cursor is not None:
+        horizon = _with_low(view, session, plan if _options(stream).late_by is not None else None)
+        if condition := new_rows(earlier, view):
+            conditions.append(condition)
+        conditions += _not_later_than(_options(stream).late_by, earlier, plan.cursor)
+    return horizon, conditions
 
 
 def _options(stream: Stream) -> PostgresStreamOptions:
@@ -220,21 +246,25 @@ def _not_later_than(late_by: int | None, earlier: Horizon | None, cursor: Column
     return [f"{own} >= {bound} OR {own} IS NULL"]
 
 
+def _query(plan: _Plan, conditions: list[str]) -> str:
+    from etl_resources.sources.postgres_values import GUARD
+
+    selected = [f"{c.select} AS {quote(c.name)}" for c in plan.columns]
+    selected += [f"{c.guard} AS {quote(GUARD + c.name)}" for c in plan.columns if c.guard]
+    query = f"SELECT {', '.join(selected)} FROM {plan.relation} AS t"  # noqa: S608 - all names are quoted
+    return query + (" WHERE " + " AND ".join(f"({condition})" for condition in conditions) if conditions else "")
+
+
 def _batches(
     session: Session, plan: _Plan, conditions: list[str], batch_rows: int
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch | None]]:
     """Yield records and unreadable records of the query, in its transaction."""
-    from etl_resources.sources.postgres_values import GUARD, finish
+    from etl_resources.sources.postgres_values import finish
 
     session.rows("SELECT set_config('TimeZone', 'UTC', true), set_config('IntervalStyle', 'iso_8601', true)")
-    selected = [f"{c.select} AS {quote(c.name)}" for c in plan.columns]
-    selected += [f"{c.guard} AS {quote(GUARD + c.name)}" for c in plan.columns if c.guard]
-    query = f"SELECT {', '.join(selected)} FROM {plan.relation} AS t"  # noqa: S608 - all names are quoted
-    if conditions:
-        query += " WHERE " + " AND ".join(f"({condition})" for condition in conditions)
     least, most = _BATCH_BYTES
     batch_bytes = min(max(batch_rows * _ROW_BYTES, least), most)
-    with session.stream(query, batch_bytes=batch_bytes) as stream:
+    with session.stream(_query(plan, conditions), batch_bytes=batch_bytes) as stream:
         for batch in stream:
             for start in range(0, batch.num_rows, batch_rows):
                 yield finish(batch.slice(start, batch_rows), plan.columns, plan.where)
