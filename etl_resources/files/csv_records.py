@@ -114,7 +114,11 @@ def record_pieces(
 
 def cut(data: bytes, dialect: Dialect, *, line: int, final: bool, max_record_bytes: int) -> Iterator[tuple[Piece, int]]:
     """Yield the pieces of `data` with the number of bytes that each covers; what is left over is not complete yet."""
+    import numpy as np
+
     ends, doubtful = record_ends(data, dialect)
+    if len(too_long := (np.diff(ends, prepend=-1) > max_record_bytes).nonzero()[0]):
+        ends, doubtful = ends[: too_long[0]], True
     taken = 0
     if len(ends):
         taken = int(ends[-1]) + 1

@@ -45,7 +45,7 @@ class JsonReader:
             merged = keep_known(self.schema, json_types.union_schema(self.schema, found))
         except ValueError:
             return False
-        if merged != json_types.union_schema(merged, found):
+        if not _conforms(found, merged):
             return False
         self.schema = merged
         return True
@@ -141,6 +141,22 @@ def _keep_type(known: pa.DataType, merged: pa.DataType) -> pa.DataType:
     if types.is_list(known) and types.is_list(merged):
         return pa.list_(_keep_type(known.value_type, merged.value_type))
     return known
+
+
+def _conforms(found: pa.Schema, schema: pa.Schema) -> bool:
+    """Tell whether every column of `found` is one of `schema`, with the same type but for keys that it has more."""
+    return all(_type_conforms(f.type, schema.field(f.name).type) for f in found)
+
+
+def _type_conforms(found: pa.DataType, kind: pa.DataType) -> bool:
+    import pyarrow as pa
+    from pyarrow import types
+
+    if types.is_struct(found) and types.is_struct(kind):
+        return _conforms(pa.schema(list(found)), pa.schema(list(kind)))
+    if types.is_list(found) and types.is_list(kind):
+        return _type_conforms(found.value_type, kind.value_type)
+    return bool(found == kind)
 
 
 def initial_schema(known: pa.Schema, found: pa.Schema) -> pa.Schema:

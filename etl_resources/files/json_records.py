@@ -119,6 +119,8 @@ class Document:
         if mark == b"" or (nested and mark in {b",", b"}"}):
             return
         while self._text:
+            while len(self._text) <= self._limit and self._more():
+                pass
             yield Unreadable("text behind the end of the array", self._text, self._line)
             self._drop(len(self._text))
             self._more()

@@ -25,18 +25,20 @@ class MisfitError(ValueError):
     """A value does not fit the type of its column."""
 
 
-class Duplicated(dict[str, Any]):
-    """An object in which a key comes twice."""
-
-
 def loads(record: bytes) -> Any:
-    """Parse one record; numbers with a fraction are Decimals, so that no digit is lost before it is judged."""
+    """Parse one record; numbers with a fraction are Decimals, so that no digit is lost before it is judged.
+
+    Raises:
+        ValueError: it is no JSON, or an object has a key twice.
+    """
     return json.loads(record.decode(), parse_float=Decimal, object_pairs_hook=_object)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
-    return record if len(record) == len(pairs) else Duplicated(record)
+    if len(record) < len(pairs):
+        raise ValueError("an object in which a key comes twice")
+    return record
 
 
 def parse_type(name: str, column: str) -> pa.DataType:
@@ -204,7 +206,9 @@ def fit(value: Any, kind: pa.DataType, path: str) -> Any:
     if value is None:
         return None
     if types.is_string(kind):
-        return value if isinstance(value, str) else json_text(value)
+        text = value if isinstance(value, str) else json_text(value)
+        text.encode()  # a lone surrogate has no UTF-8, and Arrow would fail on the whole block
+        return text
     if types.is_struct(kind) and isinstance(value, dict):
         return {f.name: fit(value.get(f.name), f.type, f"{path}.{f.name}") for f in kind}
     if types.is_list(kind) and isinstance(value, list):
