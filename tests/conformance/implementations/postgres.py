@@ -57,7 +57,7 @@ class _Server:
         """The server is shared by the process, and stops with it."""
 
     def settings(self, **other: Any) -> dict[str, Any]:
-        return self.server.settings(self.database, **other)
+        return {**self.server.settings(self.database), **other}
 
     def limited(self) -> dict[str, Any]:
         return self.settings(user="limited", password=Secret(env=_PASSWORD))
