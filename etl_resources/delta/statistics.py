@@ -66,9 +66,11 @@ def file_statistics(metadata: pq.FileMetaData, columns: Collection[str]) -> str:
         path = metadata.schema.column(index).path
         if path in columns:
             _column(metadata, index, path, lows, highs, nulls)
+    # Not escaped: delta-rs reads the escapes of characters beyond U+FFFF as other characters, and skips their rows.
     return json.dumps(
         {"numRecords": metadata.num_rows, "minValues": lows, "maxValues": highs, "nullCount": nulls},
         separators=(",", ":"),
+        ensure_ascii=False,
     )
 
 
@@ -83,10 +85,15 @@ def _column(
     # A row group without bounds must be all null, else the bounds of the others would lie about the file.
     if not bounded or any(not part.has_min_max and part.num_values for part in parts):
         return
-    low, high = min(part.min for part in bounded), max(part.max for part in bounded)
-    if any(isinstance(bound, str) and len(bound) > LONGEST_STRING for bound in (low, high)):
-        return
-    lows[path], highs[path] = _json(low), _json(high, up=True)
+    try:
+        low, high = min(part.min for part in bounded), max(part.max for part in bounded)
+        if any(isinstance(bound, str) and len(bound) > LONGEST_STRING for bound in (low, high)):
+            return
+        spelled = _json(low), _json(high, up=True)
+    except (OverflowError, ValueError):
+        return  # a date or time that Python does not have, such as one after the year 9999
+    if None not in spelled:
+        lows[path], highs[path] = spelled
 
 
 def _json(value: Any, *, up: bool = False) -> Any:
