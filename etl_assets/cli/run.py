@@ -32,13 +32,14 @@ def run(
     from etl_assets.cli.project import entered
 
     with entered(env) as project:
-        request = _request(project, pipeline, select or [], date, full_refresh=full_refresh)
+        request = request_of(project, pipeline, select or [], date, full_refresh=full_refresh)
         outcome = watched(project, request, quiet=json)
         report(project, request, outcome, as_json=json)
     return 0 if outcome.status == "success" else 1
 
 
-def _request(project: Project, pipeline: str, select: list[str], date: str | None, *, full_refresh: bool) -> Request:
+def request_of(project: Project, pipeline: str, select: list[str], date: str | None, *, full_refresh: bool) -> Request:
+    """Return what is to be run; loads the definitions."""
     with waiting("loading the definitions"):
         from etl_assets.cli.running import Request
 

@@ -46,8 +46,11 @@ def execute(project: Project, request: Request, watch: Watcher | None = None) ->
     from dagster._core.definitions.job_base import InMemoryJob
     from dagster._core.execution.api import execute_run_iterator
 
+    check_partition(project, request)
     instance, job = project.instance, _job(project, request)
-    tags = {**_tags(project, request), **partition_tags(project, job, request)}
+    tags = {**_tags(project, request)}
+    if request.partition is not None:
+        tags |= job.get_tags_for_partition_key(request.partition, selected_asset_keys=job.asset_selection or [])
     run_id = str(uuid.uuid4())
     outcome = Outcome(run_id, steps_of(project, request.keys))
     with only_run(project, request.pipeline, run_id), quick_events(instance, run_id):
@@ -84,8 +87,8 @@ def steps_of(project: Project, keys: Sequence[dg.AssetKey]) -> dict[str, dg.Asse
     return {assets[key].node_def.name: key for key in keys}
 
 
-def partition_tags(project: Project, job: dg.JobDefinition, request: Request) -> Mapping[str, str]:
-    """Return the tags that make a run one of a partition.
+def check_partition(project: Project, request: Request) -> None:
+    """See to it that the partition fits the tables.
 
     Tables without partitions ride along: they bring themselves up to date, as in any run, so that what is built from
     the partition finds them.
@@ -94,26 +97,21 @@ def partition_tags(project: Project, job: dg.JobDefinition, request: Request) ->
         WrongUsage: a partition is needed, or given in vain, or not there.
     """
     graph = project.location.graph
-    partitioned = {key: graph.get(key).partitions_def for key in request.keys if graph.get(key).partitions_def}
-    names = ", ".join("/".join(key.path) for key in partitioned)
-    if request.partition is None:
-        if partitioned:
-            first = next(iter(partitioned.values()))
-            last = first.get_last_partition_key() or "2024-01-20"
-            raise WrongUsage(
-                f"{names} are loaded day by day: which day?", fix=f"add --date {last}, or leave them out with --select"
-            )
-        return {}
-    if not partitioned:
+    definitions = {"/".join(key.path): graph.get(key).partitions_def for key in request.keys}
+    partitioned = {name: definition for name, definition in definitions.items() if definition is not None}
+    if request.partition is None and partitioned:
+        names = ", ".join(partitioned)
+        last = next(iter(partitioned.values())).get_last_partition_key() or "2024-01-20"
+        raise WrongUsage(
+            f"{names} are loaded day by day: which day?", fix=f"add --date {last}, or leave them out with --select"
+        )
+    if request.partition is not None and not partitioned:
         raise WrongUsage("nothing that is selected is partitioned by day", fix="leave --date out")
-    for key, definition in partitioned.items():
-        if not definition.has_partition_key(request.partition):
+    for name, definition in partitioned.items():
+        if request.partition is not None and not definition.has_partition_key(request.partition):
             first, last = definition.get_first_partition_key(), definition.get_last_partition_key()
-            span = f"days from {first} to {last}" if first and last else f"no day yet: it starts with {first}"
-            raise WrongUsage(
-                f"{'/'.join(key.path)} has no day {request.partition}", fix=f"it has {span}, written YYYY-MM-DD"
-            )
-    return job.get_tags_for_partition_key(request.partition, selected_asset_keys=frozenset(request.keys))
+            span = f"days from {first} to {last}" if first else "no day yet"
+            raise WrongUsage(f"{name} has no day {request.partition}", fix=f"it has {span}, written YYYY-MM-DD")
 
 
 def _was_interrupted(event: dg.DagsterEvent) -> bool:
