@@ -79,6 +79,12 @@ class PostgresConnection(dg.ConfigurableResource):
         with translated(self.address), self.resilience.call(connect) as connection:
             yield connection
 
+    def ping(self) -> bool:
+        """Log in and out; raises as `client`."""
+        with self.client() as connection:
+            connection.execute("SELECT 1")
+        return True
+
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Give a session that moves Arrow record batches; transactions are begun and ended by statements.

@@ -154,5 +154,13 @@ class Source(dg.ConfigurableResource, ABC):
         """
         return None
 
+    def ping(self) -> bool:
+        """Connect and hang up; False: there is nothing that could be tried.
+
+        Raises:
+            UnavailableError, CredentialsRejectedError, NotFoundError: as their names say.
+        """
+        return False
+
     def acknowledge(self, stream: Stream, position: Position) -> None:
         """Tell the source that everything up to `position` is safely committed in the lake."""

@@ -100,3 +100,7 @@ class Target(dg.ConfigurableResource, ABC):
     @abstractmethod
     def committed_version(self, options: TargetOptions, app_id: str) -> int | None:
         """Return the highest version committed under `app_id`, or None."""
+
+    def ping(self) -> bool:
+        """Connect and hang up, as `Source.ping`."""
+        return False

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 import typer
 
-from etl_assets.cli import check, errors, history, plan, run, status
+from etl_assets.cli import check, doctor, errors, history, new, plan, run, status
 from etl_assets.cli.state import STATE
 from etl_resources.exceptions import EtlError
 
@@ -22,7 +22,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run.run, plan.plan, check.check, status.status, history.history, history.stats):
+for command in (
+    new.new,
+    plan.plan,
+    run.run,
+    check.check,
+    status.status,
+    history.history,
+    history.stats,
+    doctor.doctor,
+):
     app.command()(command)
 app.add_typer(errors.app)
 
