@@ -29,13 +29,16 @@ class Assembler:
     def add(self, chunk: Chunk, origin: str) -> Iterator[Batch]:
         """Take a chunk, and yield the batches that are full."""
         rows = chunk.data.num_rows if chunk.data is not None else 0
+        if not chunk.records:
+            self._pending = True
+            self._take(chunk.data, origin)
+            return
         if self._complete and self._rows + rows > self._batch_rows:
             yield from self.flush()
         self._rows_read += chunk.records
         self._unreadable += [(origin, u) for u in chunk.unreadable]
         self._pending, self._complete = True, None
-        if chunk.data is not None:
-            self._take(chunk.data, origin)
+        self._take(chunk.data, origin)
         while self._rows > self._batch_rows or len(self._unreadable) > self._batch_rows:
             yield self._batch(min(self._rows, self._batch_rows), None)
 
@@ -49,9 +52,11 @@ class Assembler:
             yield self._batch(self._rows, self._complete() if self._complete else None)
             self._pending, self._complete = False, None
 
-    def _take(self, table: pa.Table, origin: str) -> None:
+    def _take(self, table: pa.Table | None, origin: str) -> None:
         import pyarrow as pa
 
+        if table is None:
+            return
         self._schema = common_schema(self._schema, table.schema, origin) if self._schema else table.schema
         if table.num_rows:
             origins = pa.repeat(pa.scalar(origin, pa.string()), table.num_rows)

@@ -150,7 +150,7 @@ def _parse(data: bytes, names: list[str], settings: CsvSettings) -> tuple[pa.Tab
     import pyarrow as pa
     import pyarrow.csv as pc
 
-    if not data.strip(b"\r\n") and not settings.dialect.blank_lines_count:
+    if not data or not (settings.dialect.blank_lines_count or data.strip(b"\r\n")):
         return _empty(names), {}
     misfits: dict[int, str] = {}
 
@@ -186,7 +186,8 @@ def _isolate(block: Block, names: list[str], settings: CsvSettings) -> Chunk:
         for n, line in enumerate(lines):
             if n in misfits:
                 recovered, aside = _set_aside(line, misfits[n], settings)
-                remaining, bad = remaining + recovered, bad + aside
+                remaining.extend(recovered)
+                bad.extend(aside)
             else:
                 remaining.append(line)
         lines = remaining
@@ -211,6 +212,8 @@ def _set_aside(line: Line, reason: str, settings: CsvSettings) -> tuple[list[Lin
     first, _, rest = record.partition(b"\n")
     bad = [Unreadable(reason, raw_bytes(first.rstrip(b"\r"), settings.encoding), number)]
     recovered: list[Line] = []
+    if not rest:
+        return recovered, bad
     number += 1
     for piece, size in cut(rest, settings.dialect, line=number, final=True, max_record_bytes=settings.max_record_bytes):
         if isinstance(piece, Unreadable):

@@ -34,9 +34,9 @@ def restrict(chunk: Chunk, window: Window, origin: str) -> Chunk:
     event = f'TRY_CAST("{quoted}" AS TIMESTAMPTZ)'
     with _connect() as connection:
         connection.register("chunk", table)
-        inside: pa.Table = connection.execute(
+        inside: pa.Table = connection.sql(
             f"SELECT * FROM chunk WHERE {event} >= ? AND {event} < ?",  # noqa: S608 - the name is quoted
-            [_utc(window.start), _utc(window.end)],
+            params=[_utc(window.start), _utc(window.end)],
         ).to_arrow_table()
         undated = connection.execute(
             f"SELECT to_json(chunk)::VARCHAR FROM chunk WHERE {event} IS NULL"  # noqa: S608
