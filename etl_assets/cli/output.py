@@ -8,13 +8,14 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-Cell = str | int | float | None
+Cell = str | int | float | Decimal | None
 
 
 def stdout() -> Console:
@@ -49,7 +50,7 @@ def table(
     rows = [list(row) for row in rows]
     made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", padding=(0, 1, 0, 0))
     for index, name in enumerate(columns):
-        numeric = any(isinstance(row[index], int | float) for row in rows)
+        numeric = any(isinstance(row[index], int | float | Decimal) for row in rows)
         # What may wrap is made narrower first: names give way to numbers.
         wraps = (name in fold or index == 0) and name not in whole
         least = min(max((len(str(row[index])) for row in rows), default=0), 12) if index == 0 else None
@@ -70,6 +71,8 @@ def shown(cell: Cell) -> str:
         return "yes" if cell else "no"
     if isinstance(cell, int):
         return f"{cell:,}" if cell else "[dim]0[/dim]"
+    if isinstance(cell, Decimal):
+        return f"{cell:,f}"
     return f"{cell:,.1f}" if isinstance(cell, float) else escape(cell)
 
 

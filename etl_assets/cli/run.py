@@ -98,7 +98,7 @@ def report(project: Project, request: Request, outcome: Outcome, *, as_json: boo
     if waits:
         total = sum(waits.values())
         listed = ", ".join(f"{_short(table, request)} {count:,}" for table, count in waits.items())
-        console.print(f"{plural(total, 'row')} wait as errors: {listed}.")
+        console.print(f"{plural(total, 'row waits', 'rows wait')} as errors: {listed}.")
         console.print(f"Look at them: etl errors list {request.pipeline}")
     print_failures(console, outcome, debug=STATE.debug)
 
