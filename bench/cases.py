@@ -27,7 +27,7 @@ def _row(case: str, summary: Summary, rows: int, **more: Any) -> Row:
 def postgres_to_bronze(folder: Path, *, rounds: int, scale: float, peers: Callable[[], str]) -> list[Row]:
     """PostgreSQL -> bronze, 5 M rows of 9 columns."""
     rows, python = int(5_000_000 * scale), peers()
-    with server(folder / "server") as running:
+    with server() as running:
         port, name = str(running.port), fill(running.port, rows)
         large = fill(running.port, 4 * rows)
         ours = "bronze, with account and position"
@@ -91,14 +91,14 @@ def merge(folder: Path, *, rounds: int, scale: float, peers: Callable[[], str]) 
     ]
 
 
-def postgres_to_postgres(folder: Path, *, rounds: int, scale: float, peers: Callable[[], str]) -> list[Row]:
+def postgres_to_postgres(folder: Path, *, rounds: int, scale: float, peers: Callable[[], str]) -> list[Row]:  # noqa: ARG001
     """PostgreSQL -> PostgreSQL, 5 M rows (dlt: a tenth of them)."""
     rows, python = int(5_000_000 * scale), peers()
-    with server(folder / "server") as running:
+    with server() as running:
         port, name = str(running.port), fill(running.port, rows)
         small = fill(running.port, rows // 10)
         tasks = {
-            "COPY | COPY in binary (the limit)": (sys.executable, _task("postgres_copy"), [port, name]),
+            "COPY into COPY, binary (the limit)": (sys.executable, _task("postgres_copy"), [port, name]),
             "source -> target, with token and account": (sys.executable, _task("postgres_postgres"), [port, name]),
             "dlt, pyarrow, a tenth of the rows": (python, _task("peer_dlt_postgres"), [port, small]),
         }

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from pathlib import Path
+from contextlib import AbstractContextManager
 
 import psycopg
 
-from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import PostgresServer, running_postgres
 
 TABLE = """
     CREATE TABLE {name} AS
@@ -21,17 +19,9 @@ TABLE = """
 """
 
 
-@contextlib.contextmanager
-def server(folder: Path) -> Iterator[PostgresServer]:
-    """Start a private server in `folder`, with room for the bench's tables."""
-    folder.mkdir(parents=True, exist_ok=True)
-    running = PostgresServer(folder, settings={"shared_buffers": "256MB", "max_wal_size": "16GB"})
-    running.initialise()
-    running.start()
-    try:
-        yield running
-    finally:
-        running.stop()
+def server() -> AbstractContextManager[PostgresServer]:
+    """Start a private server with room for the bench's tables; it is gone afterwards."""
+    return running_postgres({"shared_buffers": "256MB", "max_wal_size": "16GB"})
 
 
 def fill(port: int, rows: int) -> str:

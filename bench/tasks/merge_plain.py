@@ -20,7 +20,7 @@ def main(lake: str, folder: str) -> None:
     with table.engine.session() as session:
         bronze = table.bronze.open()
         relation = f"(SELECT * FROM {session.lake_relation(bronze)} WHERE _batch = 2)"
-        judgement = table.judgement(session, bronze, relation)
+        judgement = table.judgement(session, bronze, relation, {})
         columns = ", ".join(quote(name) for name in handle.schema().names)
         schema = handle.schema()
         batches = [

@@ -20,7 +20,7 @@ def main(lake: str, folder: str) -> None:
         with table.engine.session() as session:
             bronze = table.bronze.open()
             relation = session.lake_relation(bronze)
-            judgement = table.judgement(session, bronze, relation)
+            judgement = table.judgement(session, bronze, relation, {})
             types = table.spec.contract.duckdb_types()
             columns = ", ".join(f"CAST({quote(name)} AS {kind}) AS {quote(name)}" for name, kind in types.items())
             session.view("__bronze", relation)
