@@ -190,7 +190,7 @@ class Refinement:
         fresh = self.silver.table.open()
         if fresh is not None and fresh.committed(self.silver.app_id) >= self.number:
             raise ConcurrentCommitError(
-                f"another run committed number {self.number} of {self.silver.app_id} first; this run wrote nothing",
+                f"another run committed to {self.silver.app_id} first, so number {self.number} was not written",
                 where=self.silver.app_id,
                 fix="nothing is lost or doubled; run again if there may be more to do",
             )

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
-from etl_resources.delta.commit import Commit, RewrittenError, fence, lost
+from etl_resources.delta.commit import Commit, RewrittenError, fence
 from etl_resources.delta.handle import Handle
 from etl_resources.delta.staging import TARGET_FILE_BYTES
 from etl_resources.delta.storage import is_local, local_path
+from etl_resources.exceptions import UnavailableError
 from etl_resources.secret import Secret
 
 if TYPE_CHECKING:
@@ -232,7 +233,11 @@ class LakeTable:
                 write(opened)
             fresh = self._reopened()
             if fresh.committed(commit.app_id) < commit.version:
-                raise lost(opened, commit)
+                raise UnavailableError(
+                    f"number {commit.version} of {commit.app_id} was committed, but is not there",
+                    where=self.name,
+                    fix="the storage lets one log entry replace another: use one with conditional puts, and run again",
+                )
             return fresh
 
         return self._attempt(handle, fenced)

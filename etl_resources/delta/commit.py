@@ -72,7 +72,7 @@ def fence(handle: Handle, commit: Commit) -> Iterator[None]:
         yield
     except CommitFailedError as error:
         fresh = handle.table.open()
-        if fresh is not None and fresh.committed(commit.app_id) >= commit.version:
+        if fresh is None or fresh.committed(commit.app_id) != handle.committed(commit.app_id):
             raise lost(handle, commit) from error
         raise RewrittenError(
             f"the table was changed while number {commit.version} of {commit.app_id} was being committed, and this run "
@@ -85,7 +85,7 @@ def fence(handle: Handle, commit: Commit) -> Iterator[None]:
 def lost(handle: Handle, commit: Commit) -> ConcurrentCommitError:
     """Return the error that says that another run was faster."""
     return ConcurrentCommitError(
-        f"another run committed number {commit.version} of {commit.app_id} first; this run wrote nothing",
+        f"another run committed to {commit.app_id} first, so number {commit.version} was not written",
         where=handle.table.name,
         fix="nothing is lost or doubled; run again if there may be more to do, and do not start two runs at once",
     )

@@ -41,8 +41,8 @@ def merge(handle: Handle, source: Source, key: Sequence[str], commit: Commit, ex
     data = rows.table(handle.table.name)
     # Columns that the table has and the source has not keep their values.
     columns = {f"`{name}`": f"s.`{name}`" for name in data.schema.names if name != "_action"}
-    # Delta writes least and greatest key into the log, where a personal key must not be. Streamed it does not, but gives
-    # up the statistics by which it skips files of the table; of a personal key there are none to lose.
+    # Delta writes least and greatest key into the log, where a personal key must not be. Streamed it does not, but then
+    # has no statistics by which to skip files of the table; of a personal key there are none anyway.
     known = handle.skipping()
     streamed = known is not None and not known.issuperset(key)
     merger = handle.delta.merge(

@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from etl_resources.delta.rewriting import Changes
-from etl_resources.exceptions import ConcurrentCommitError, RowsNotConservedError
+from etl_resources.exceptions import ConcurrentCommitError, RowsNotConservedError, UnavailableError
 from etl_resources.lake import Commit, Handle, Lake, LakeTable
 from tests.forks import Forks, forking, wait_for
 
@@ -107,7 +107,7 @@ def test_each_way_of_writing_is_one_commit_with_record_and_transaction(table: La
 @pytest.mark.parametrize("how", WRITES)
 def test_the_same_piece_of_work_is_refused_the_second_time(table: LakeTable, how: str) -> None:
     WRITES[how](table, opened(table), 2)
-    with pytest.raises(ConcurrentCommitError, match="another run committed number 2 of app first"):
+    with pytest.raises(ConcurrentCommitError, match="another run committed to app first, so number 2"):
         WRITES[how](table, opened(table), 2)
     assert content(table) == AFTER[how]
 
@@ -117,7 +117,7 @@ def test_the_same_piece_of_work_is_refused_the_second_time(table: LakeTable, how
 def test_a_handle_that_somebody_overtook_commits_nothing(table: LakeTable, early: str, late: str) -> None:
     stale = opened(table)
     WRITES[early](table, opened(table), 2)
-    with pytest.raises(ConcurrentCommitError, match="another run committed number 2 of app first"):
+    with pytest.raises(ConcurrentCommitError, match="another run committed to app first, so number 2"):
         WRITES[late](table, stale, 2)
     assert content(table) == AFTER[early]
 
@@ -136,7 +136,7 @@ def test_two_threads_at_once_have_one_winner(table: LakeTable, how: str) -> None
     with ThreadPoolExecutor(4) as pool:
         outcomes = list(pool.map(write, handles))
     assert outcomes.count("won") == 1
-    assert all("number 2 of app" in text for text in outcomes if text != "won")
+    assert all("so number 2 was not" in text for text in outcomes if text != "won")
     assert content(table) == AFTER[how]
 
 
@@ -150,6 +150,17 @@ def append_third(uri: str, name: str, gate: str) -> str:
     except ConcurrentCommitError:
         return "lost"
     return name
+
+
+def test_a_storage_that_loses_a_log_entry_is_found_out(table: LakeTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without conditional puts one writer's entry replaces another's, and both think that they have committed."""
+    handle = opened(table)
+    with table.stage(handle, SCHEMA) as staged:
+        staged.write(rows((3, "c")))
+        staged.finish()
+        monkeypatch.setattr(DeltaTable, "create_write_transaction", lambda *_, **__: None)
+        with pytest.raises(UnavailableError, match="number 2 of app was committed, but is not there"):
+            table.append(handle, staged, Commit("app", 2))
 
 
 def test_two_processes_at_once_have_one_winner(table: LakeTable, tmp_path: Path, forks: Forks) -> None:

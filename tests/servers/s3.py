@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 BUCKET = "lake"
+# A conditional put looks for the object, and then puts it: without a switch of threads in between, that is one step.
+_SERVER = "import sys; sys.setswitchinterval(60); from moto.server import main; main(sys.argv[1:])"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def running_s3(*, open_requests: int | None = None) -> Iterator[S3]:
     if open_requests is not None:
         environment["INITIAL_NO_AUTH_ACTION_COUNT"] = str(open_requests)
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], env=environment,
+        [sys.executable, "-c", _SERVER, "-H", "127.0.0.1", "-p", str(port)], env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

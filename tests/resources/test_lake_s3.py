@@ -1,0 +1,134 @@
+"""The lake on an object store: the same promises, over S3 (moto in a process of its own)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pyarrow as pa
+import pytest
+
+from etl_resources.delta.rewriting import Changes
+from etl_resources.engines.duckdb import DuckDB
+from etl_resources.exceptions import ConcurrentCommitError
+from etl_resources.lake import Commit, Handle, Lake, LakeTable
+from tests.servers.s3 import BUCKET, running_s3
+
+SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
+
+
+@pytest.fixture(scope="module")
+def lake() -> Iterator[Lake]:
+    """A lake in a bucket; its credentials come from the environment."""
+    with running_s3() as server:
+        yield Lake(
+            uri=f"s3://{BUCKET}/lake",
+            storage_options={
+                "AWS_ENDPOINT_URL": server.options["endpoint"],
+                "AWS_REGION": "us-east-1",
+                "AWS_ALLOW_HTTP": "true",
+            },
+            secrets={
+                "AWS_ACCESS_KEY_ID": {"env": "TEST_S3_KEY"},
+                "AWS_SECRET_ACCESS_KEY": {"env": "TEST_S3_SECRET"},
+            },
+        )
+
+
+def append(table: LakeTable, handle: Handle, number: int, *ids: int) -> Handle:
+    with table.stage(handle, SCHEMA) as staged:
+        rows = [{"id": key, "name": f"n{key}"} for key in ids]
+        staged.write(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+        return table.append(handle, staged, Commit("app", number, {"run_id": "r"}))
+
+
+def ids(table: LakeTable) -> list[int]:
+    handle = table.open()
+    assert handle is not None
+    with DuckDB(threads=1).session() as session:
+        return [row[0] for row in session.execute(f"SELECT id FROM {session.lake_relation(handle)} ORDER BY 1")]
+
+
+def test_rows_are_appended_merged_replaced_and_read(lake: Lake) -> None:
+    table = lake.table("silver", "people")
+    assert table.open() is None
+    handle = append(table, table.ensure(SCHEMA), 1, 1, 2)
+    changes = pa.table({"id": [2, 3], "name": [None, "c"], "_action": ["delete", "insert"]})
+    handle = table.merge(handle, changes.to_reader, ["id"], Commit("app", 2), Changes(1, 0, 1))
+    assert ids(table) == [1, 3]
+    assert (handle.record("app") or {})["version"] == 2
+    new = pa.table({"id": [9], "name": ["i"]})
+    handle = table.replace_where(handle, new.to_reader, "`id` >= 3", Commit("app", 3), Changes(1, 0, 1))
+    assert ids(table) == [1, 9]
+    with table.stage(handle, SCHEMA) as staged:
+        staged.write(pa.RecordBatch.from_pylist([{"id": 5}], schema=SCHEMA))
+        table.replace(handle, staged, Commit("app", 4))
+    assert ids(table) == [5]
+    with pytest.raises(ConcurrentCommitError):
+        append(table, handle, 4, 6)
+    assert ids(table) == [5]
+
+
+def test_of_writers_at_once_one_wins(lake: Lake) -> None:
+    """S3 takes a log entry only if it is not there yet (`If-None-Match`)."""
+    table = lake.table("silver", "race")
+    table.ensure(SCHEMA)
+    handles = [table.open() for _ in range(4)]
+    outcomes: list[str] = []
+
+    def write(handle: Handle) -> None:
+        try:
+            append(table, handle, 1, 1)
+        except ConcurrentCommitError:
+            outcomes.append("lost")
+        else:
+            outcomes.append("won")
+
+    threads = [threading.Thread(target=write, args=(handle,)) for handle in handles]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["lost", "lost", "lost", "won"]
+    assert ids(table) == [1]
+
+
+def test_writers_under_other_names_all_get_in(lake: Lake) -> None:
+    table = lake.table("ops", "shared")
+    handle = table.ensure(SCHEMA)
+
+    def write(number: int) -> None:
+        with table.stage(handle, SCHEMA) as staged:
+            staged.write(pa.RecordBatch.from_pylist([{"id": number}], schema=SCHEMA))
+            table.append(handle, staged, Commit(f"app-{number}", 1))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ids(table) == [0, 1, 2, 3]
+
+
+def test_small_files_are_compacted_and_old_ones_deleted(lake: Lake) -> None:
+    table = lake.table("bronze", "events")
+    handle = table.ensure(SCHEMA)
+    for number in range(1, 5):
+        handle = append(table, handle, number, number)
+    assert (table.optimize().before, len((table.open() or handle).data_files())) == (4, 1)
+    assert len(table.vacuum(timedelta(0))) == 4
+    assert ids(table) == [1, 2, 3, 4]
+
+
+def test_what_is_discarded_is_gone_from_the_store(lake: Lake) -> None:
+    table = lake.table("bronze", "thrown")
+    handle = table.ensure(SCHEMA)
+    staged = table.stage(handle, SCHEMA)
+    staged.write(pa.RecordBatch.from_pylist([{"id": 1}], schema=SCHEMA))
+    staged.finish()
+    assert staged.stored_rows == 1
+    assert staged.read().num_rows == 1
+    staged.discard()
+    assert table.vacuum(timedelta(0)) == []
+    assert ids(table) == []
