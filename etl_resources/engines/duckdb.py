@@ -78,9 +78,19 @@ class Session:
             return self.connection.execute(sql).fetchall()
 
     def stream(self, sql: str, rows: int = OUTPUT_ROWS) -> pa.RecordBatchReader:
-        """Run a query and stream its result in batches of `rows` rows."""
+        """Run a query and stream its result in batches of `rows` rows; EngineError may also come while it is read."""
+        import pyarrow as pa
+
         with self._explained(sql):
-            return self.connection.sql(sql).to_arrow_reader(rows)
+            reader = self.connection.sql(sql).to_arrow_reader(rows)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from reader
+            except (OSError, pa.ArrowException) as error:  # what Arrow makes of an error in the engine
+                raise EngineError(f"DuckDB: {error}", where=_shown(sql)) from error
+
+        return pa.RecordBatchReader.from_batches(reader.schema, batches())
 
     def table(self, sql: str) -> pa.Table:
         """Run a query with a small result."""
@@ -140,5 +150,8 @@ class Session:
         try:
             yield
         except duckdb.Error as error:
-            shown = sql if len(sql) < 2000 else sql[:2000] + " …"
-            raise EngineError(f"DuckDB: {error}", where=f"the query\n{shown}") from error
+            raise EngineError(f"DuckDB: {error}", where=_shown(sql)) from error
+
+
+def _shown(sql: str) -> str:
+    return f"the query\n{sql if len(sql) < 2000 else sql[:2000] + ' …'}"
