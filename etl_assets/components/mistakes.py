@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -50,14 +50,21 @@ def _line(model: type[BaseModel], detail: Any) -> str:
 def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
     """Return the keys that are known at a place inside the model."""
     current: Any = model
+    inside = False  # of a mapping or a list: the next part is a key or an index, and the model has been found already
     for part in path:
-        if isinstance(current, type) and issubclass(current, BaseModel):
+        if inside:
+            inside = False
+        elif isinstance(current, type) and issubclass(current, BaseModel):
             names = {field.alias or name: field.annotation for name, field in current.model_fields.items()}
-            current = _inner(names.get(part))
-        # A key of a mapping or an index of a list: its model has been found already.
+            annotation = names.get(part)
+            current, inside = _inner(annotation), _holds_many(annotation)
     if isinstance(current, type) and issubclass(current, BaseModel):
         return [field.alias or name for name, field in current.model_fields.items()]
     return []
+
+
+def _holds_many(annotation: Any) -> bool:
+    return get_origin(annotation) in (dict, list) or any(_holds_many(part) for part in get_args(annotation))
 
 
 def _inner(annotation: Any) -> Any:
