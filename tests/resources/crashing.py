@@ -1,0 +1,81 @@
+"""Loads into files that are cut off on purpose, each in a process of its own that can be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from etl_resources.exceptions import UnavailableError
+from etl_resources.files import folder
+from etl_resources.target import CommitToken, Load, Mode
+from etl_resources.targets.file import FileTarget, FileTargetOptions
+
+SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
+
+
+def rows(first: int, count: int) -> pa.Table:
+    return pa.table([list(range(first, first + count)), [f"row {n}" for n in range(count)]], schema=SCHEMA)
+
+
+def load(path: Path, version: int, mode: Mode = "append", schema: pa.Schema = SCHEMA, **options: Any) -> Load:
+    token = CommitToken("gold/sales", version, f"run-{version}")
+    return Load(FileTargetOptions(path=str(path), **options), schema, mode, token)
+
+
+def in_a_process(function: Callable[..., None], *arguments: Any) -> int:
+    """Run a function of this module in a process that has it imported already; return the exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "pyarrow.parquet", "duckdb"])
+    process = context.Process(target=function, args=arguments)
+    process.start()
+    process.join(100)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def die(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_load(path: Path, mode: Mode, point: str) -> None:
+    exchange = folder._exchange
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from rows(100, 500).to_batches(max_chunksize=100)
+        if point == "while the rows come":
+            die()
+
+    def exchange_and_die(new: Path, current: Path, old: Path) -> None:
+        exchange(new, current, old)
+        die()
+
+    def rename_and_die(_: Path, current: Path, old: Path) -> None:
+        current.rename(old)
+        die()
+
+    if point == "before the exchange":
+        folder._exchange = die
+    elif point == "behind the exchange":
+        folder._exchange = exchange_and_die
+    elif point == "between two renames":
+        folder._exchange = rename_and_die
+    elif point == "before the files are synced":
+        folder._sync = die
+    FileTarget().write(load(path, 2, mode), batches())
+
+
+def full_disk(path: Path, kind: str) -> None:
+    """A limit on the size of files fails as a full disk does: in the middle of a write."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    try:
+        FileTarget().write(load(path, 2, format=kind, compression="none"), rows(100, 50_000).to_batches())
+    except UnavailableError as error:
+        os._exit(42 if "could not be written" in error.what else 43)
