@@ -70,7 +70,7 @@ DuckDBCompiler.visit_SqlExpression = _visit  # the compiler finds the visitor of
 
 
 def referenced(text: str, resolve: Resolve) -> tuple[sge.Expression, list[str]]:
-    """Return the tree, with columns numbered, and the keys of the columns in that order."""
+    """Return the tree, with all occurrences of columns numbered, and the key of the column of each."""
     tree = parse_scalar(text, repeatable=False).copy()
     return _numbered(tree, resolve)
 
@@ -83,9 +83,8 @@ def _numbered(tree: sge.Expression, resolve: Resolve) -> tuple[sge.Expression, l
             return node
         parts = tuple(part.name for part in node.parts)
         key, used = resolve(parts)
-        if key not in keys:
-            keys.append(key)
-        found: sge.Expression = sge.column(f"{_ARGUMENT}{keys.index(key)}")
+        keys.append(key)  # one argument per occurrence: who counts uses, counts how often the value is written
+        found: sge.Expression = sge.column(f"{_ARGUMENT}{len(keys) - 1}")
         if parts[used:]:
             found = sge.Paren(this=found)  # a dotted name would be read as table and column
         for field in parts[used:]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
 from functools import reduce
 from operator import and_, or_
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
-from etl_assets.transforms import functions as fn
+from etl_assets.transforms.constants import constant
 from etl_assets.transforms.expression import column_resolver, evaluate, referenced
 from etl_assets.transforms.ordering import order_keys, require
 from etl_assets.transforms.parameters.rows import Condition, Deduplicate, Filter
@@ -92,24 +91,5 @@ def _compare(condition: Condition, values: dict[str, ir.Value]) -> ir.BooleanVal
         raise ConfigurationError(f"{comparison} works on text, and column {name!r} is {value.type()}")
     if comparison == "is_null" or comparison in _ON_TEXT:
         return _COMPARISONS[comparison](value, other)
-    literals = [literal_like(name, value, item) for item in (other if isinstance(other, tuple) else (other,))]
+    literals = [constant(item, value.type(), name) for item in (other if isinstance(other, tuple) else (other,))]
     return _COMPARISONS[comparison](value, literals if isinstance(other, tuple) else literals[0])
-
-
-def literal_like(name: str, value: ir.Value, other: Any) -> ir.Scalar:
-    """Return a literal of the column's own kind: a word against a number is a mistake, not a cast."""
-    kind = value.type()
-    suits = {
-        bool: kind.is_boolean(),
-        int: kind.is_numeric() and not kind.is_boolean(),
-        float: kind.is_numeric() and not kind.is_boolean(),
-        str: kind.is_string() or kind.is_temporal() or kind.is_uuid(),
-    }[type(other)]
-    if not suits:
-        raise ConfigurationError(
-            f"{other!r} cannot be compared with column {name!r} of type {kind}", fix="cast it first"
-        )
-    if kind.is_decimal() or (kind.is_integer() and isinstance(other, float)):
-        return fn.exact(format(Decimal(str(other)), "f"), kind)
-    literal = ibis.literal(other)
-    return literal.cast(kind) if isinstance(other, str) and not kind.is_string() else literal

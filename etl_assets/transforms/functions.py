@@ -132,12 +132,6 @@ def json(value: ir.Value) -> ir.StringValue:
     return written
 
 
-def exact(number: str, kind: dt.DataType) -> ir.NumericScalar:
-    """Return a number as exact as it is written, to be compared with a column of the type."""
-    literal: ir.NumericScalar = sql_value(number, kind)
-    return literal
-
-
 def quantile_disc(value: ir.NumericValue, at: float) -> ir.NumericValue:
     """Aggregate: the value of the column at a quantile."""
     quantile: ir.NumericValue = _quantile_disc(value.type())(value, at)

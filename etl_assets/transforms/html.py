@@ -30,9 +30,10 @@ def strip_html(text: ir.StringValue, _: Parameters) -> Staged:
     for written, character in _HARMLESS.items():
         text = text.replace(written, character)
     text = text.re_replace(r"&amp;([a-zA-Z#][a-zA-Z0-9]*;)", rf"{_SHIELD}\1").replace("&amp;", "&")
-    [text] = yield [text.replace(_SHIELD, "&amp;").re_replace(r"&lt;($|[^a-zA-Z/!?&<])", r"<\1")]
-    opened = text.re_search(r"<[a-zA-Z/!?]")
-    return fn.trim(ibis.cases((opened, text), else_=text.replace("&gt;", ">")))
+    [text] = yield [text.replace(_SHIELD, "&amp;")]
+    opened = text.re_search(r"<[a-zA-Z/!?]")  # a ">" more would close it, and make it a tag
+    text = ibis.cases((opened, text), else_=text.replace("&gt;", ">"))
+    return fn.trim(text.re_replace(r"&lt;($|[^a-zA-Z/!?&<])", r"<\1"))
 
 
 _ANY_INVISIBLE = rf"(?is){_BEFORE}(?:<!--.*?-->|<script\b[^>]*>.*?</script[^>]*>|<style\b[^>]*>.*?</style[^>]*>)"

@@ -43,7 +43,7 @@ def phone(text: ir.StringValue, parameters: Phone) -> Staged:
         coded = digits.re_replace(f"^{plan.country_code}", "")
         shorter = yield [_without_trunk(digits, plan), coded, _without_trunk(coded, plan)]
         full = _in_full(digits, plus, shorter, plan)
-    [number] = yield [full.re_replace(_trunk_zero(), r"\1")]
+    [number] = yield [full.re_replace(_trunk_zero(), r"\1\2")]
     suffix = ibis.cases((extension != "", ibis.literal(";ext=") + extension), else_="")
     return ibis.cases((fn.full_match(number, _possible()), ibis.literal("+") + number + suffix))
 
@@ -133,19 +133,24 @@ def _possible() -> str:
     plans = []
     for code, found in _plans().items():
         lengths = sorted(found[0].lengths)
-        plans.append(f"{code}(?:{'|'.join(f'[0-9]{{{length}}}' for length in lengths)})")
+        first = "[1-9]" if code in _never_zero() else "[0-9]"
+        plans.append(f"{code}{first}(?:{'|'.join(f'[0-9]{{{length - 1}}}' for length in lengths)})")
     return "|".join(plans)
 
 
 @lru_cache
 def _trunk_zero() -> str:
     """Return a pattern of a zero too many, +44 020: no number of the country starts with 0."""
-    codes = [
+    return rf"^({'|'.join(map(str, _never_zero()))})0([1-9])"
+
+
+@lru_cache
+def _never_zero() -> tuple[int, ...]:
+    return tuple(
         code
         for code in _with_trunk_zero()
         if not any(re.match(plan.pattern, "0" * length) for plan in _plans()[code] for length in plan.lengths)
-    ]
-    return rf"^({'|'.join(map(str, codes))})0"
+    )
 
 
 @lru_cache

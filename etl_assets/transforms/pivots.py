@@ -8,7 +8,7 @@ import ibis
 import ibis.expr.types as ir
 
 from etl_assets.transforms.aggregates import aggregate
-from etl_assets.transforms.filters import literal_like
+from etl_assets.transforms.constants import constant
 from etl_assets.transforms.ordering import require
 from etl_assets.transforms.parameters.tables import Pivot, Unpivot
 from etl_resources.exceptions import ConfigurationError
@@ -18,7 +18,7 @@ def pivot(table: ir.Table, parameters: Pivot, _: Any) -> ir.Table:
     """Return one row per group, with a column per declared value (and one for the others, NULL included)."""
     [name] = require(table, [parameters.column])
     column = table[name]
-    values = [literal_like(name, column, value) for value in parameters.values]
+    values = [constant(value, column.type(), name) for value in parameters.values]
     cells = {
         f"{parameters.prefix}{written}": aggregate(table, parameters.aggregate, column == value)
         for written, value in zip(parameters.values, values, strict=True)

@@ -11,6 +11,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
 from etl_assets.transforms import functions as fn
+from etl_assets.transforms.constants import constant
 from etl_assets.transforms.ordering import order_keys, require
 from etl_assets.transforms.parameters.numbers import Clip, Fill, MinMax, Round, Winsorise, ZScore
 from etl_resources.exceptions import ConfigurationError
@@ -50,16 +51,11 @@ def _bound(bound: Decimal, kind: dt.DataType) -> ir.NumericScalar:
 def fill(value: ir.Value, parameters: Fill) -> ir.Value:
     """Put the constant where NULL is."""
     kind = value.type()
-    constant = parameters.value
-    suits = {
-        bool: kind.is_boolean(),
-        int: kind.is_numeric() and not kind.is_boolean(),
-        float: kind.is_floating() or kind.is_decimal(),
-        str: kind.is_string() or kind.is_temporal(),
-    }[type(constant)]
-    if not suits:
-        raise ConfigurationError(f"{constant!r} does not fit a column of type {kind}", fix="cast the column first")
-    return value.fill_null(ibis.literal(str(constant) if kind.is_decimal() else constant).cast(kind))
+    if isinstance(parameters.value, float) and kind.is_integer():
+        raise ConfigurationError(f"{parameters.value} does not fit a column of type {kind}", fix="give a whole number")
+    if parameters.value is None:
+        raise ConfigurationError("fill needs a value")
+    return value.fill_null(fn.cast(constant(parameters.value, kind, ", ".join(parameters.columns)), kind))
 
 
 def fill_from_rows(table: ir.Table, parameters: Fill, _: Any) -> ir.Table:

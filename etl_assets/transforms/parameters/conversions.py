@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -17,6 +18,8 @@ from etl_assets.transforms.parameters.base import (
     TypeName,
     step,
 )
+
+_DIRECTIVE = re.compile(r"%(?:-[dHIjmMSy]|[aAbBcdfgHIjmMnpSuwxXyYzZ%])")
 
 
 @step("number", "values:number", 'number: {column: price, decimal: ",", thousands: ".", symbols: ["€"]}')
@@ -92,6 +95,9 @@ class Date(Conversion):
         for written in self.formats:
             if "%" not in written:
                 raise ValueError(f"{written!r} is not a strptime format")
+            _, percent, unknown = _DIRECTIVE.sub("", written).partition("%")
+            if percent:
+                raise ValueError(f"{written!r}: %{unknown[:1]} is not a strptime directive")
             zoned = "%z" in written or "%Z" in written
             if zoned != (self.type == "timestamptz"):
                 raise ValueError(f"{written!r}: a zone (%z) goes with type timestamptz, and with no other")
