@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import socket
 import subprocess
@@ -9,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 BUCKET = "lake"
@@ -58,6 +60,14 @@ def running_s3(*, open_requests: int | None = None) -> Iterator[S3]:
         server.wait(10)
 
 
+@functools.cache
+def shared_s3(*, open_requests: int | None = None) -> S3:
+    """Return a server that all tests of this process share, each under keys of its own, until the process ends."""
+    running = ExitStack()
+    atexit.register(running.close)
+    return running.enter_context(running_s3(open_requests=open_requests))
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -83,8 +93,9 @@ def _create_bucket(port: int) -> None:
 
 
 @contextmanager
-def cutting_proxy(target: int, after_bytes: int) -> Iterator[int]:
-    """Pass connections on to `target` until `after_bytes` have come back in all; then drop them and refuse new ones."""
+def cutting_proxy(target: int, after_bytes: int, *, sent: bool = False) -> Iterator[int]:
+    """Pass connections on to `target` until `after_bytes` have come back in all (or have been `sent`); then drop them
+    and refuse new ones."""
     left = after_bytes
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(0.2)
@@ -110,8 +121,8 @@ def cutting_proxy(target: int, after_bytes: int) -> Iterator[int]:
             with suppress(TimeoutError):
                 client, _ = listener.accept()
                 server = socket.create_connection(("127.0.0.1", target))
-                threading.Thread(target=pump, args=(client, server), kwargs={"counted": False}, daemon=True).start()
-                threading.Thread(target=pump, args=(server, client), kwargs={"counted": True}, daemon=True).start()
+                threading.Thread(target=pump, args=(client, server), kwargs={"counted": sent}, daemon=True).start()
+                threading.Thread(target=pump, args=(server, client), kwargs={"counted": not sent}, daemon=True).start()
         listener.close()
 
     thread = threading.Thread(target=accept, daemon=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import base64
 import contextlib
-import functools
 import gzip
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -28,17 +26,9 @@ from etl_resources.target import Target, TargetOptions
 from etl_resources.targets.file import FileTarget, FileTargetOptions
 from tests.conformance.cases import TypeCase
 from tests.conformance.harness import Opened, SourceHarness, TargetHarness
-from tests.servers.s3 import BUCKET, S3, cutting_proxy, running_s3
+from tests.servers.s3 import BUCKET, S3, cutting_proxy, shared_s3
 
 MANY = 10_000
-
-
-@functools.cache
-def _shared_s3(open_requests: int | None) -> S3:
-    """Return a server that all classes of this module share, until the process ends."""
-    running = ExitStack()
-    atexit.register(running.close)
-    return running.enter_context(running_s3(open_requests=open_requests))
 
 
 def _copied(data: pa.Table, options: str) -> bytes:
@@ -93,7 +83,7 @@ class _Files(SourceHarness):
         return source, Stream(stream.name, stream.options, window=window)
 
     def wrong_credentials(self) -> Opened:
-        s3 = _shared_s3(1)
+        s3 = shared_s3(open_requests=1)
         source = FileSource(options=s3.options, secrets=s3.secrets, client_options=s3.client_options)  # type: ignore[arg-type]
         return source, Stream("refused", FileOptions(path=f"s3://{BUCKET}/x{self.suffix}"))
 
@@ -214,7 +204,7 @@ class CsvObjects(CsvFiles):
     memory_rows = (75_000, 300_000)
 
     def start(self) -> None:
-        self.s3 = _shared_s3(None)
+        self.s3 = shared_s3()
 
     def _source(self, s3: S3) -> FileSource:
         return FileSource(options=s3.options, secrets=s3.secrets, client_options=s3.client_options)  # type: ignore[arg-type]
@@ -272,7 +262,7 @@ class _Folder(TargetHarness):
         return [n for n in own if not n.endswith(".lock")]
 
     def wrong_credentials(self) -> tuple[Target, TargetOptions]:
-        return _target(_shared_s3(1)), FileTargetOptions(path=f"s3://{BUCKET}/refused", format=self.format)
+        return _target(shared_s3(open_requests=1)), FileTargetOptions(path=f"s3://{BUCKET}/refused", format=self.format)
 
     def missing(self) -> tuple[Target, TargetOptions]:
         return FileTarget(), FileTargetOptions(path=str(self.directory / "no_such" / "folder"), format=self.format)
@@ -361,7 +351,7 @@ class ParquetPrefix(_Folder):
     gaps: ClassVar[dict[str, str]] = {}
 
     def start(self) -> None:
-        self.s3 = _shared_s3(None)
+        self.s3 = shared_s3()
 
     def open(self, name: str) -> tuple[Target, TargetOptions]:
         return _target(self.s3), FileTargetOptions(path=f"s3://{BUCKET}/targets/{name}")
