@@ -102,17 +102,15 @@ class Bronze:
         since = None if fresh else self.position_at(opened)
         landing = _Landing(self, run, opened, since=since, full_refresh=full_refresh)
         landed = landing.consume(source.read(self.stream, since), source)
-        self._retire_errors(landing)
+        if landing.handle is not None:
+            self._retire_errors(landing.handle, landing.errors)
         return landed
 
-    def _retire_errors(self, landing: _Landing) -> None:
+    def _retire_errors(self, handle: Handle, errors: ErrorWriter) -> None:
         """Close the errors of records that were read anew, by a snapshot, a full refresh, or the same partition."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        handle = self.table.open()
-        if handle is None:
-            return
         first = handle.committed(REFRESH_MARK)
         if isinstance(self.stream.capture, Snapshot) and self.stream.window is None:
             first = handle.committed(self.app_id)
@@ -121,7 +119,7 @@ class Bronze:
             old = overtaken(read_batches(self.ledger.rows(self.app_id, max(first - 1, 0))))
         if first or old:
             again = pa.array(sorted(old), pa.int64())
-            landing.errors.retire(
+            errors.retire(
                 lambda rows: pc.or_(pc.less(rows["commit"], first), pc.is_in(rows["commit"], value_set=again)),
                 "obsolete",
                 "its records were read anew",
@@ -244,4 +242,4 @@ class _Landing:
         self.run.point("bronze:before_acknowledge")
         if work.position is not None:
             source.acknowledge(bronze.stream, work.position)
-        bronze.table.tidy()
+        bronze.table.tidy(self.handle)

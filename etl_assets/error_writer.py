@@ -75,7 +75,7 @@ class ErrorWriter:
                     fix="nothing is lost or doubled; run again when the other run has ended",
                 ) from error
             self._staged = None
-            self.errors.table.tidy()
+            self.errors.table.tidy(handle)
         return {SEEN: attempts} if clean and attempts else {}
 
     def settle(self, data: Handle | None) -> None:
@@ -103,9 +103,8 @@ class ErrorWriter:
     def withdraw(self, number: int, winner: str) -> None:
         """Take back the errors of piece of work `number` that only other attempts than `winner` have found."""
         import pyarrow.compute as pc
-        import pyarrow.dataset as ds
 
-        events = self.errors.events((ds.field("asset") == self.app_id) & (ds.field("commit") == number))
+        events = self.errors.events({"asset": self.app_id, "commit": number})
         found = pc.filter(events["error_id"], pc.equal(events["attempt"], winner)).combine_chunks()
         last = newest(events)
         others = pc.and_(pc.equal(last["status"], "open"), pc.invert(pc.is_in(last["error_id"], value_set=found)))
@@ -113,7 +112,7 @@ class ErrorWriter:
         if len(ids) == 0:
             return
         # A row that was rejected earlier as well is again in the state that it was in before.
-        history = self.errors.events(ds.field("error_id").isin(ids))
+        history = self.errors.events({"asset": self.app_id}, ids=ids)
         overtaken = pc.and_(pc.equal(history["commit"], number), pc.not_equal(history["attempt"], winner))
         before = newest(history.filter(pc.invert(overtaken)))
         new = pc.invert(pc.is_in(last["error_id"], value_set=before["error_id"].combine_chunks()))
@@ -130,14 +129,13 @@ class ErrorWriter:
             note: why.
         """
         import pyarrow.compute as pc
-        import pyarrow.dataset as ds
 
         columns = ("error_id", "status", "commit", "batch", "attempt", "event", "happened_at")
-        last = newest(self.errors.events(ds.field("asset") == self.app_id, columns))
+        last = newest(self.errors.events({"asset": self.app_id}, columns=columns))
         last = last.filter(pc.equal(last["status"], "open"))
         ids = pc.filter(last["error_id"], is_stale(last)).combine_chunks()
         if len(ids):
-            rows = newest(self.errors.events(ds.field("error_id").isin(ids)))
+            rows = newest(self.errors.events({"asset": self.app_id}, ids=ids))
             self.errors.close(rows, status, note, self.run)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etl_assets.error_rows import PERSONAL, Status, error_schema, filled
 from etl_assets.run import Run
@@ -14,7 +14,6 @@ from etl_resources.lake import Commit, Handle, Lake, LakeTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.dataset as ds
 
     from etl_resources.engines.duckdb import Session
 
@@ -72,14 +71,21 @@ class ErrorTable:
             return {}
         return dict(session.execute(f"SELECT asset, count(*) FROM {relation} GROUP BY 1"))  # type: ignore[arg-type]  # noqa: S608
 
-    def events(self, wanted: ds.Expression, columns: Collection[str] | None = None) -> pa.Table:
-        """Return the events that satisfy a condition, oldest first."""
+    def events(
+        self,
+        equal: Mapping[str, Any],
+        *,
+        ids: pa.Array | None = None,
+        columns: Collection[str] | None = None,
+    ) -> pa.Table:
+        """Return the events that have certain values, or are about certain errors, oldest first."""
+        import pyarrow.dataset as ds
+
         handle = self.table.open()
         if handle is None:
             return error_schema().empty_table()
-        found = handle.delta.to_pyarrow_dataset().to_table(
-            filter=wanted, columns=None if columns is None else list(columns)
-        )
+        wanted = None if ids is None else ds.field("error_id").isin(ids)
+        found = handle.read(equal, wanted=wanted, columns=columns)
         return found.sort_by([("event", "ascending"), ("happened_at", "ascending")])
 
     def close(
@@ -114,8 +120,7 @@ class ErrorTable:
             # After every event that this handle can have seen.
             for batch in filled(events, event=handle.version + 1).to_batches():
                 staged.write(batch)
-            self.table.append(handle, staged, commit)
-        self.table.tidy()
+            self.table.tidy(self.table.append(handle, staged, commit))
 
     def ensure(self) -> Handle:
         """Open the table, creating it if it is not there."""
@@ -131,12 +136,11 @@ def discard(lake: Lake, error_ids: Collection[str], reason: str, run: Run) -> in
     """
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.dataset as ds
 
     if not reason.strip():
         raise ConfigurationError("errors are discarded for a reason", where="ops/errors", fix="say why: --reason TEXT")
     errors, wanted = ErrorTable(lake), pa.array(sorted(set(error_ids)), pa.string())
-    found = newest(errors.events(ds.field("error_id").isin(wanted)))
+    found = newest(errors.events({}, ids=wanted))
     missing = sorted(set(error_ids) - set(found["error_id"].to_pylist()))
     if missing:
         raise NotFoundError(

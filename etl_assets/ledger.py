@@ -32,12 +32,12 @@ class Ledger:
 
     def __init__(self, lake: Lake) -> None:
         self.table: LakeTable = lake.table("ops", "accounts")
+        self._handle: Handle | None = None
 
     def copy(self, handle: Handle, app_id: str) -> None:
         """Bring the ledger up to date with the commits of one table."""
-        ledger = self.table.ensure(_schema())
-        known = ledger.committed(app_id)
-        newest = handle.committed(app_id)
+        ledger, newest = self._newest(), handle.committed(app_id)
+        known = ledger.committed(app_id) if ledger is not None else 0
         if newest <= known:
             return
         rows = []
@@ -53,43 +53,44 @@ class Ledger:
                 fix="the Delta log was cleaned before the accounts were copied, or it was changed by hand; "
                 "reload the table with --full-refresh",
             )
-        self.write(app_id, rows, newest)
+        self.write(app_id, rows[::-1], newest)
 
     def write(self, app_id: str, rows: list[dict[str, Any]], version: int) -> None:
-        """Append rows of the ledger under the fence of `app_id`; somebody else having done so is fine."""
+        """Append rows of the ledger, the oldest first, unless it has come to `version` of `app_id` already."""
         import pyarrow as pa
 
-        ledger = self.table.ensure(_schema())
+        ledger = self._newest() or self.table.ensure(_schema())
         if ledger.committed(app_id) >= version:
             return
         with self.table.stage(ledger, _schema()) as staged:
-            staged.write(pa.RecordBatch.from_pylist(rows[::-1], schema=_schema()))
+            staged.write(pa.RecordBatch.from_pylist(rows, schema=_schema()))
             try:
                 self.table.append(ledger, staged, Commit(app_id, version))
             except ConcurrentCommitError:
-                fresh = self.table.open()
-                if fresh is None or fresh.committed(app_id) < version:
+                if ledger.refresh().committed(app_id) < version:
                     raise
                 staged.discard()  # the other run copied the same rows
-        self.table.tidy()
+        self.table.tidy(ledger)
 
     def rows(self, app_id: str, above: int = 0, *, records: bool = False) -> list[dict[str, Any]]:
         """Return the rows of one table with `version > above`, oldest first; `record` only if `records` are wanted."""
-        import pyarrow.dataset as ds
-
-        handle = self.table.open()
-        if handle is None:
-            return []
         # A record may hold a position that names every file of a source.
         columns = [name for name in _schema().names if records or name != "record"]
-        wanted = (ds.field("asset") == app_id) & (ds.field("version") > above)
-        found = handle.delta.to_pyarrow_dataset().to_table(filter=wanted, columns=columns)
+        ledger = self._newest()
+        if ledger is None:
+            return []
+        found = ledger.read({"asset": app_id}, above={"version": above}, columns=columns)
         return found.sort_by("version").to_pylist()
+
+    def _newest(self) -> Handle | None:
+        """Return the ledger as it is now; None: there is none yet."""
+        self._handle = self._handle.refresh() if self._handle is not None else self.table.open()
+        return self._handle
 
     def last_record(self, app_id: str) -> dict[str, Any] | None:
         """Return the newest commit record of one table."""
-        handle = self.table.open()
-        newest = handle.committed(app_id) if handle is not None else 0
+        ledger = self._newest()
+        newest = ledger.committed(app_id) if ledger is not None else 0
         rows = self.rows(app_id, newest - 1, records=True) if newest else []
         return json.loads(rows[-1]["record"]) if rows else None
 

@@ -87,26 +87,25 @@ class Silver:
             RowsNotConservedError: rows were lost between bronze and here.
             ConcurrentCommitError: another run of the same table was faster.
         """
-        total, version = RowAccount(), None
+        total, version, more = RowAccount(), None, True
         watched: dict[str, int] = {}
         unlisted: tuple[str, ...] = ()
-        while True:
+        bronze, handle = self.bronze.open(), self.table.open()
+        if bronze is None:
+            return Refined(total, version, watched)
+        self.heal(handle, bronze, run)
+        while more:
             with self.engine.session() as session:
-                bronze = self.bronze.open()
-                if bronze is None:
-                    break
-                handle = self.table.open()
-                self.heal(handle, bronze, run)
                 work = pending(self, session, bronze, handle, full_refresh=full_refresh, window=window)
                 if work is None:
                     break
                 done = Refinement(self, session, bronze, handle, work, run)
-                account, version = done.publish(total)
-                total, unlisted = total + account, done.judgement.unlisted
+                account, handle = done.publish(total)
+                total, version, unlisted = total + account, handle.version, done.judgement.unlisted
                 watched = {rule: watched.get(rule, 0) + rows for rule, rows in done.watched.items()}
-            if full_refresh or window is not None:
-                break
-        self._retire_errors(run)
+                more = work.more
+        if handle is not None:
+            self._retire_errors(bronze, handle, run)
         return Refined(total, version, watched, unlisted)
 
     def judgement(
@@ -154,14 +153,11 @@ class Silver:
             self.ledger.copy(handle, self.app_id)
             ErrorWriter(self.lake, self.app_id, run).settle(handle)
 
-    def _retire_errors(self, run: Run) -> None:
+    def _retire_errors(self, bronze: Handle, handle: Handle, run: Run) -> None:
         """Close the errors of rows that were judged anew, or whose snapshot or partition was read anew."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        handle, bronze = self.table.open(), self.bronze.open()
-        if handle is None or bronze is None:
-            return
         errors, base = ErrorWriter(self.lake, self.app_id, run), bronze.committed(REFRESH_MARK)
         renewed, refreshed = handle.committed(RENEWED_MARK), handle.committed(REFRESH_MARK)
         first = max(refreshed, handle.committed(BRONZE_MARK) if self.spec.snapshot else 0)

@@ -47,8 +47,8 @@ class Refinement:
         """Compile the judgement of some bronze rows."""
         return self.silver.judgement(self.session, self.bronze, relation, self.references, extra)  # type: ignore[arg-type]
 
-    def publish(self, earlier: RowAccount) -> tuple[RowAccount, int]:
-        """Judge, decide, write errors, then data; returns the account and the Delta version.
+    def publish(self, earlier: RowAccount) -> tuple[RowAccount, Handle]:
+        """Judge, decide, write errors, then data; returns the account and the table after it.
 
         Args:
             earlier: what the same run has done to the table before; the budget is for both.
@@ -69,8 +69,8 @@ class Refinement:
         silver.ledger.copy(fresh, silver.app_id)
         self.run.point("silver:before_settle")
         self.errors.settle(fresh)
-        silver.table.tidy()
-        return account, fresh.version
+        silver.table.tidy(fresh)
+        return account, fresh
 
     @cached_property
     def errors(self) -> ErrorWriter:

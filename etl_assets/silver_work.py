@@ -38,6 +38,8 @@ class Work:
     """All rows that wait for a foreign key are tried again."""
     history: str | None = None
     """SQL relation of the bronze rows that were judged before and may hold newer versions."""
+    more: bool = False
+    """There are further rows for another commit."""
     snapshots: Sequence[int] = ()
     """Snapshots in `history`, oldest first."""
 
@@ -80,6 +82,7 @@ def pending(
         taken,
         {BRONZE_MARK: upto, REFRESH_MARK: base} if base else {BRONZE_MARK: upto},
         rebuild=rebuild,
+        more=len(taken) < len(waiting),
         history=rows_between(session, bronze, start, above, old) if above > start and not rebuild else None,
         snapshots=[batch.number for batch in batches if batch.number <= above] if silver.spec.snapshot else (),
     )

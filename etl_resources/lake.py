@@ -31,6 +31,8 @@ ATTEMPTS = 5
 """Tries at a commit while others rewrite files or add columns, which changes no row of the table."""
 RETENTION = timedelta(days=7)
 """How long files stay that newer versions do without: for readers under way, and for time travel."""
+CONFIGURATION = {"delta.checkpointInterval": "20"}
+"""Of every table: to open one, all log entries since the last checkpoint are read."""
 REWRITE = "rewrite"
 """Delta `txn` of commits that name every file of the table: a replacement and a compaction refuse each other by it."""
 
@@ -107,7 +109,7 @@ class LakeTable:
             DeltaTable.create(
                 self.uri,
                 schema,
-                configuration=skipping_property(skipping_columns(schema, personal)),
+                configuration={**CONFIGURATION, **skipping_property(skipping_columns(schema, personal))},
                 storage_options=dict(self.storage_options),
                 # Tried again, it would become version 1, and take columns back that were added meanwhile.
                 commit_properties=CommitProperties(max_commit_retries=0),
@@ -152,7 +154,7 @@ class LakeTable:
         return Staging(self.uri, self.storage_options, schema, columns, file_bytes)
 
     def append(self, handle: Handle, staged: Staging, commit: Commit) -> Handle:
-        """Commit the staged files as additional rows; returns the table after it."""
+        """Commit the staged files as additional rows; returns the table after it (the same handle, gone on)."""
         return self._add(handle, staged.finish(), commit)
 
     def mark(self, handle: Handle, commit: Commit) -> Handle:
@@ -221,17 +223,21 @@ class LakeTable:
 
         return vacuum(self, retention)
 
-    def tidy(self) -> Upkept:
-        """Optimise and vacuum if there are many small files; meant to be called after every commit, and never fails."""
+    def tidy(self, handle: Handle) -> Upkept:
+        """Optimise and vacuum if there are many small files; meant to be called after every commit, and never fails.
+
+        Args:
+            handle: the table after the commit.
+        """
         from etl_resources.delta.upkeep import tidy
 
-        return tidy(self)
+        return tidy(handle)
 
     def _commit(self, handle: Handle, commit: Commit, write: Callable[[Handle], None]) -> Handle:
         def fenced(opened: Handle) -> Handle:
             with fence(opened, commit):
                 write(opened)
-            fresh = self._reopened()
+            fresh = opened.refresh()
             if fresh.committed(commit.app_id) < commit.version:
                 raise UnavailableError(
                     f"number {commit.version} of {commit.app_id} was committed, but is not there",

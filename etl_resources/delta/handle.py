@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING, Any
 
 from etl_resources.delta.commit import COMMIT_KEY
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.dataset as ds
     from deltalake import DeltaTable
 
     from etl_resources.lake import LakeTable
@@ -39,6 +42,11 @@ class Handle:
     def __init__(self, delta: DeltaTable, table: LakeTable) -> None:
         self.delta = delta
         self.table = table
+
+    def refresh(self) -> Handle:
+        """Go on to the newest version of the table: after a commit, when all has been decided; returns itself."""
+        self.delta.update_incremental()
+        return self
 
     @property
     def version(self) -> int:
@@ -79,15 +87,53 @@ class Handle:
 
     def files(self, column: str | None = None, above: int | None = None) -> list[str]:
         """Return the URIs of the data files; with `column` and `above`, those that may hold a greater value."""
+        greater = {} if column is None or above is None else {column: above}
+        return [self.table.location(path) for path in self._paths({}, greater)]
+
+    def read(
+        self,
+        equal: Mapping[str, Any],
+        *,
+        above: Mapping[str, int] | None = None,
+        wanted: ds.Expression | None = None,
+        columns: Collection[str] | None = None,
+    ) -> pa.Table:
+        """Read the rows that have certain values, greater ones, and satisfy a condition.
+
+        For tables of events, of which a few rows are wanted: files that cannot have them are not opened.
+        """
+        import pyarrow.dataset as ds
+
+        from etl_resources.delta.storage import is_local
+
+        conditions = [ds.field(name) == value for name, value in equal.items()]
+        conditions += [ds.field(name) > value for name, value in (above or {}).items()]
+        conditions += [] if wanted is None else [wanted]
+        filters = reduce(and_, conditions) if conditions else None
+        names = None if columns is None else list(columns)
+        if not is_local(self.table.uri) or not self.plain_files():
+            return self.delta.to_pyarrow_dataset().to_table(filter=filters, columns=names)
+        files = [self.table.location(path).removeprefix("file://") for path in self._paths(equal, above or {})]
+        return ds.dataset(files, schema=self.schema(), format="parquet").to_table(filter=filters, columns=names)
+
+    def _paths(self, equal: Mapping[str, Any], above: Mapping[str, int]) -> list[str]:
+        """Return the files that may have rows with these values, and with greater ones than those."""
         import pyarrow as pa
 
         actions = pa.table(self.delta.get_add_actions(flatten=True))
-        names = actions.column("path").to_pylist()
-        bounds = f"max.{column}"
-        if above is not None and bounds in actions.column_names:
-            highs = actions.column(bounds).to_pylist()
-            names = [name for name, high in zip(names, highs, strict=True) if high is None or high > above]
-        return [self.table.location(name) for name in names]
+        bounds = {name: actions[name].to_pylist() for name in actions.column_names if name.startswith(("min.", "max."))}
+        unknown = [None] * actions.num_rows
+
+        def may_have(index: int) -> bool:
+            for name, value in equal.items():
+                low, high = bounds.get(f"min.{name}", unknown)[index], bounds.get(f"max.{name}", unknown)[index]
+                if (low is not None and value < low) or (high is not None and value > high):
+                    return False
+            highs = ((value, bounds.get(f"max.{name}", unknown)[index]) for name, value in above.items())
+            return all(high is None or high > value for value, high in highs)
+
+        paths = actions["path"].to_pylist()
+        return [path for index, path in enumerate(paths) if may_have(index)]
 
     def data_files(self) -> list[DataFile]:
         """Return the data files, as the log has them."""

@@ -73,7 +73,7 @@ def replace(handle: Handle, staged: Staging, commit: Commit, rewrite: str) -> No
     # Delta notices no conflict between this and a compaction: both name all files, and rows would be doubled.
     properties = commit.properties({rewrite: handle.committed(rewrite) + 1})
     handle.delta.create_write_transaction([*adds], "overwrite", staged.schema, commit_properties=properties)
-    handle.delta.update_incremental()
+    handle.refresh()
     if handle.committed(commit.app_id) == commit.version and handle.rows() != staged.stored_rows:
         raise _taken_back(handle, before, commit, f"the table has {handle.rows()} rows instead of {staged.stored_rows}")
 

@@ -87,14 +87,14 @@ def vacuum(table: LakeTable, retention: timedelta) -> list[str]:
     return handle.delta.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
 
 
-def tidy(table: LakeTable) -> Upkept:
+def tidy(handle: Handle) -> Upkept:
     """Optimise and vacuum when there are many small files; see `LakeTable.tidy`."""
     from deltalake.exceptions import DeltaError
 
     from etl_resources.lake import RETENTION, TARGET_FILE_BYTES
 
-    handle = table.open()
-    if handle is None or sum(file.size < SMALL_BYTES for file in handle.data_files()) <= MANY_FILES:
+    table = handle.table
+    if sum(file.size < SMALL_BYTES for file in handle.data_files()) <= MANY_FILES:
         return Upkept(reason="there are few small files")
     try:
         done = optimize(table, TARGET_FILE_BYTES, below=SMALL_BYTES)

@@ -59,7 +59,7 @@ def test_a_thousand_small_loads_do_not_leave_a_thousand_files(
     most = 0
     for number in range(1, 51):
         load(table, number)
-        table.tidy()
+        table.tidy(opened(table))
         most = max(most, len(opened(table).data_files()))
     assert most <= 6
     assert values(table) == expected(50)
@@ -69,7 +69,7 @@ def test_a_thousand_small_loads_do_not_leave_a_thousand_files(
 def test_tidy_waits_until_it_is_worth_it(table: LakeTable) -> None:
     for number in range(1, 6):
         load(table, number)
-    assert table.tidy().reason == "there are few small files"
+    assert table.tidy(opened(table)).reason == "there are few small files"
     assert len(opened(table).data_files()) == 5
 
 
@@ -143,7 +143,7 @@ def test_loads_go_on_while_a_table_is_compacted(table: LakeTable, monkeypatch: p
             load(table, number)
 
     def compact() -> list[str]:
-        return [table.tidy().reason for _ in range(25)]
+        return [table.tidy(opened(table)).reason for _ in range(25)]
 
     with ThreadPoolExecutor(3) as pool:
         writing, compacting = pool.submit(write), [pool.submit(compact) for _ in range(2)]
@@ -197,7 +197,7 @@ def test_upkeep_that_fails_is_no_failure_of_the_run(
     for number in range(1, 4):
         load(table, number)
     Path(opened(table).files()[0]).unlink()
-    done = table.tidy()
+    done = table.tidy(opened(table))
     assert done.reason.startswith("not compacted now: ")
     assert "bronze/events was not compacted" in caplog.text
 
