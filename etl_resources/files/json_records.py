@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_NOT_SPACE = re.compile(rb"[^ \t\r\n]")
+_SCALAR_END = re.compile(rb"[,}\]]")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SPACE = b" \t\r\n"
 
@@ -54,12 +56,83 @@ def scan(text: bytes, depth: int) -> Scan:
     return Scan(at, depth + np.cumsum(np.where(folded[at] == ord("{"), 1, -1)))
 
 
+class Cursor:
+    """A place in a text that is read block by block, and the number of its line."""
+
+    def __init__(self, blocks: Iterable[bytes], origin: str) -> None:
+        self._blocks, self._origin = iter(blocks), origin
+        self._text, self._at, self.line = b"", 0, 1
+
+    def rest(self) -> bytes:
+        """Return what has been read and not been dropped."""
+        self._text, self._at = self._text[self._at :], 0
+        return self._text
+
+    def drop(self, size: int) -> None:
+        """Go on by `size` bytes."""
+        self.line += self._text.count(b"\n", self._at, self._at + size)
+        self._at += size
+
+    def more(self) -> bool:
+        """Read another block; false: there is none."""
+        block = next(self._blocks, None)
+        self._text, self._at = self._text[self._at :] + (block or b""), 0
+        return block is not None
+
+    def peek(self) -> bytes:
+        """Return the next byte that is not space; empty at the end."""
+        while not (found := _NOT_SPACE.search(self._text, self._at)):
+            self.drop(len(self._text) - self._at)
+            if not self.more():
+                return b""
+        self.drop(found.start() - self._at)
+        return found.group()
+
+    def string(self) -> str:
+        """Return the string that stands here, and go behind it."""
+        import json
+
+        while not (found := _STRING.match(self._text, self._at)):
+            if not self.more():
+                raise ConfigurationError(f"{self._origin} is not JSON", where=f"{self._origin}, line {self.line}")
+        self.drop(found.end() - self._at)
+        return str(json.loads(found.group()))
+
+    def skip_value(self) -> None:
+        """Go behind the value that stands here."""
+        mark = self.peek()
+        if mark == b'"':
+            self.string()
+        elif mark in {b"{", b"["}:
+            self._skip_brackets()
+        else:
+            while not (found := _SCALAR_END.search(self._text, self._at)) and self.more():
+                pass
+            self.drop((found.start() if found else len(self._text)) - self._at)
+
+    def _skip_brackets(self) -> None:
+        depth, size = 0, 4096  # most values are small; the scanner takes a piece at a time
+        while True:
+            piece = self._text[self._at : self._at + size]
+            found = scan(piece, depth)
+            closed = (found.depth == 0).nonzero()[0]
+            if len(closed):
+                self.drop(int(found.at[closed[0]]) + 1)
+                return
+            if len(found.at):
+                depth = int(found.depth[-1])
+                self.drop(int(found.at[-1]) + 1)
+            if self._at + size >= len(self._text) and not self.more() and len(piece) < size:
+                self.drop(len(self._text) - self._at)
+                return
+            size *= 4
+
+
 class Document:
     """A JSON document read from its beginning, block by block."""
 
     def __init__(self, blocks: Iterable[bytes], origin: str, max_record_bytes: int) -> None:
-        self._blocks, self.origin, self._limit = iter(blocks), origin, max_record_bytes
-        self._text, self._line = b"", 1
+        self._cursor, self.origin, self._limit = Cursor(blocks, origin), origin, max_record_bytes
 
     def records(self, path: list[str]) -> Iterator[Piece]:
         """Yield blocks of whole records.
@@ -70,9 +143,9 @@ class Document:
         """
         for depth, key in enumerate(path):
             self._descend(key, ".".join(path[:depth]) or "the document")
-        first = self._peek()
+        first = self._cursor.peek()
         if first == b"[":
-            self._drop(1)
+            self._cursor.drop(1)
             yield from self._split(1)
             yield from self._behind_array(nested=bool(path))
         elif path or first not in {b"{", b""}:
@@ -86,127 +159,72 @@ class Document:
 
     def _split(self, inside: int) -> Iterator[Piece]:
         """Cut at the end of every object that stands directly in the array (`inside` 1) or at the top (0)."""
+        cursor = self._cursor
         while True:
-            found = scan(self._text, inside)
+            text = cursor.rest()
+            found = scan(text, inside)
             closed = (found.depth < inside).nonzero()[0]
-            stop = int(found.at[closed[0]]) if len(closed) else len(self._text)
+            stop = int(found.at[closed[0]]) if len(closed) else len(text)
             ends = found.at[(found.depth == inside) & (found.at < stop)]
-            if len(ends):
-                size = int(ends[-1]) + 1
-                yield self._take(size, len(ends))
-                stop -= size
+            taken = int(ends[-1]) + 1 if len(ends) else 0
+            if taken:
+                yield Block(text[:taken], cursor.line, len(ends))
+                cursor.drop(taken)
             if len(closed):
-                array_ends = inside and self._text[stop : stop + 1] == b"]"
-                yield from self._leftover(self._text[: stop if array_ends else stop + 1])
-                self._drop(stop + 1)
+                array_ends = inside and text[stop : stop + 1] == b"]"
+                yield from self._leftover(text[taken : stop if array_ends else stop + 1])
+                cursor.drop(stop + 1 - taken)
                 if array_ends:
                     return
                 continue
-            if len(self._text) > self._limit:
+            if len(text) - taken > self._limit:
                 raise ConfigurationError(
-                    f"a record of {self.origin} is longer than {self._limit:,} bytes", where=f"line {self._line}",
+                    f"a record of {self.origin} is longer than {self._limit:,} bytes", where=f"line {cursor.line}",
                     fix="a bracket may not be closed there; else raise max_record_bytes",
                 )  # fmt: skip
-            if not self._more():
+            if not cursor.more():
                 reason = "the file ends before the array does" if inside else "the file ends within the record"
-                yield from self._leftover(self._text, reason, always=bool(inside))
-                self._drop(len(self._text))
+                yield from self._leftover(text[taken:], reason, always=bool(inside))
+                cursor.drop(len(text) - taken)
                 return
 
     def _behind_array(self, *, nested: bool) -> Iterator[Piece]:
         """Behind the array there is the rest of the document, or its end; anything else was not seen as a record."""
-        mark = self._peek()
+        cursor = self._cursor
+        mark = cursor.peek()
         if mark == b"" or (nested and mark in {b",", b"}"}):
             return
-        while self._text:
-            while len(self._text) <= self._limit and self._more():
-                pass
-            yield Unreadable("text behind the end of the array", self._text, self._line)
-            self._drop(len(self._text))
-            self._more()
+        while text := cursor.rest():
+            while len(text) <= self._limit and cursor.more():
+                text = cursor.rest()
+            yield Unreadable("text behind the end of the array", text, cursor.line)
+            cursor.drop(len(text))
+            cursor.more()
 
     def _leftover(self, text: bytes, reason: str = "not an object", *, always: bool = False) -> Iterator[Piece]:
         """Yield what is left behind the last object, if it is more than space."""
         body = text.strip(_SPACE + b",")
         if body or always:
-            line = self._line + text[: text.find(body[:1]) if body else 0].count(b"\n")
+            line = self._cursor.line + text[: text.find(body[:1]) if body else 0].count(b"\n")
             yield Unreadable(reason, body, line)
 
-    def _take(self, size: int, records: int) -> Block:
-        block = Block(self._text[:size], self._line, records)
-        self._drop(size)
-        return block
-
     def _descend(self, key: str, parent: str) -> None:
-        if self._peek() != b"{":
+        if self._cursor.peek() != b"{":
             raise ConfigurationError(f"{parent} of {self.origin} is not an object, so has no {key}", where=self.origin)
         seen: list[str] = []
-        while self._peek() in {b"{", b","}:
-            self._drop(1)
-            if self._peek() == b"}":
+        while self._cursor.peek() in {b"{", b","}:
+            self._cursor.drop(1)
+            if self._cursor.peek() == b"}":
                 break
-            name = self._string()
-            if self._peek() != b":":
+            name = self._cursor.string()
+            if self._cursor.peek() != b":":
                 break
-            self._drop(1)
+            self._cursor.drop(1)
             if name == key:
                 return
             seen.append(name)
-            self._skip_value()
+            self._cursor.skip_value()
         raise NotFoundError(
             f"no {key} in {parent} of {self.origin}", where=self.origin,
             fix=f"`records` may begin with {', '.join(seen[:8])}" if seen else "check `records`",
         )  # fmt: skip
-
-    def _string(self) -> str:
-        import json
-
-        self._peek()
-        while not (found := _STRING.match(self._text)):
-            if not self._more():
-                raise ConfigurationError(f"{self.origin} is not JSON", where=f"{self.origin}, line {self._line}")
-        self._drop(found.end())
-        return str(json.loads(found.group()))
-
-    def _skip_value(self) -> None:
-        mark = self._peek()
-        if mark == b'"':
-            self._string()
-        elif mark in {b"{", b"["}:
-            self._skip_brackets()
-        else:
-            while not (found := re.search(rb"[,}\]]", self._text)) and self._more():
-                pass
-            self._drop(found.start() if found else len(self._text))
-
-    def _skip_brackets(self) -> None:
-        depth = 0
-        while True:
-            found = scan(self._text, depth)
-            closed = (found.depth == 0).nonzero()[0]
-            if len(closed):
-                self._drop(int(found.at[closed[0]]) + 1)
-                return
-            if len(found.at):
-                depth = int(found.depth[-1])
-                self._drop(int(found.at[-1]) + 1)
-            if not self._more():
-                return
-
-    def _peek(self) -> bytes:
-        """Return the next byte that is not space; empty at the end."""
-        while not (stripped := self._text.lstrip(_SPACE)):
-            self._drop(len(self._text))
-            if not self._more():
-                return b""
-        self._drop(len(self._text) - len(stripped))
-        return self._text[:1]
-
-    def _drop(self, size: int) -> None:
-        self._line += self._text.count(b"\n", 0, size)
-        self._text = self._text[size:]
-
-    def _more(self) -> bool:
-        block = next(self._blocks, None)
-        self._text += block or b""
-        return block is not None

@@ -1,4 +1,4 @@
-"""Loads into files that are cut off on purpose, each in a process of its own that can be killed."""
+"""What may end a process, each in one of its own: loads that are cut off, files that crash a parser."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from etl_resources.exceptions import UnavailableError
 from etl_resources.files import folder
+from etl_resources.source import Stream
+from etl_resources.sources.file import FileOptions, FileSource
 from etl_resources.target import CommitToken, Load, Mode
 from etl_resources.targets.file import FileTarget, FileTargetOptions
 
@@ -79,3 +81,10 @@ def full_disk(path: Path, kind: str) -> None:
         FileTarget().write(load(path, 2, format=kind, compression="none"), rows(100, 50_000).to_batches())
     except UnavailableError as error:
         os._exit(42 if "could not be written" in error.what else 43)
+
+
+def read_two_records(path: Path) -> None:
+    """Read a file that has one good record and a bad one."""
+    batches = list(FileSource().read(Stream("x", FileOptions(path=str(path))), None))
+    assert batches[-1].rows_read == 2
+    assert sum(b.data.num_rows for b in batches) == 1

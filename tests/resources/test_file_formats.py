@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from etl_resources.files.csv_records import escaped_positions
 from etl_resources.files.json_digits import _long_runs
 from etl_resources.source import Batch, Stream
 from etl_resources.sources.file import FileOptions, FileSource
+from tests.resources.crashing import in_a_process, read_two_records
 
 CASES = Path(__file__).parent / "files"
 
@@ -131,16 +130,25 @@ def test_a_line_that_is_longer_than_the_limit_is_skipped_to_its_end(
 def test_no_json_brings_the_process_down(content: bytes, tmp_path: Path) -> None:
     """Arrow's parser crashes on a null record and on deep nesting; neither reaches it."""
     (tmp_path / "a.ndjson").write_bytes(b'{"a": 1}\n' + content)
-    code = (
-        "import sys; from etl_resources.sources.file import *; from etl_resources.source import Stream;"
-        "b = list(FileSource().read(Stream('x', FileOptions(path=sys.argv[1])), None));"
-        "print(b[-1].rows_read, sum(x.data.num_rows for x in b))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a.ndjson")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["2", "1"]
+    assert in_a_process(read_two_records, tmp_path / "a.ndjson") == 0
+
+
+@pytest.mark.parametrize("block", [1000, 1 << 20])
+def test_what_stands_before_the_records_is_skipped(block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In time that grows with its size, whether it is many small values or one that is larger than a block."""
+    import json
+    import time
+
+    monkeypatch.setattr(chunks, "BLOCK_BYTES", block)
+    before = {f"key {n}": [{"x": "]}"}, n] for n in range(3000)} | {
+        "large": {"text": '[{"' * 20_000, "list": [1] * 50_000}
+    }
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(before | {"rows": [{"a": 1}], "z": 1}, indent=1))
+    start = time.process_time()
+    (batch,) = read(path, records="rows")
+    assert batch.data.column("a").to_pylist() == [1]
+    assert time.process_time() - start < 10
 
 
 def test_a_type_that_changes_behind_the_first_look_is_told_and_not_nulled(
