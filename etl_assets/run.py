@@ -20,7 +20,7 @@ class Run:
     """Called with the name of a table and the rows read so far."""
 
     def point(self, name: str) -> None:
-        """Mark a boundary between two effects; the environment can kill the process there (see docs/testing.md).
+        """Mark a boundary between two effects; the environment can kill the process there.
 
         `ETL_KILL_AT=bronze:after_commit` kills the run as `kill -9` does, so that the tests can prove that another run
         repairs it.
