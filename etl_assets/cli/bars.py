@@ -11,7 +11,7 @@ from etl_assets.cli.output import duration
 if TYPE_CHECKING:
     from rich.progress import Progress, Task, TaskID
 
-_MARKS = {"done": "[green]✓[/green]", "failed": "[red]✗[/red]"}
+_MARKS = {"done": "[green]✓[/green]", "failed": "[red]✗[/red]", "stopped": "[yellow]■[/yellow]"}
 
 
 class Bars:

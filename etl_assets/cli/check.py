@@ -33,6 +33,7 @@ def check(pipeline: Pipeline, select: Select = None, env: Env = None, json: Json
 
 
 def _evaluated(project: Project, pipeline: str, select: list[str], streams: Any) -> Outcome:
+    from etl_assets.cli.records import CHECKS_TAG
     from etl_assets.cli.running import Request, execute
     from etl_assets.cli.usage import WrongUsage
 
@@ -43,7 +44,7 @@ def _evaluated(project: Project, pipeline: str, select: list[str], streams: Any)
             fix="give a silver table a contract; those of gold are checked whenever the table is built",
         )
     with streams:
-        return execute(project, Request(pipeline, checks=checks))
+        return execute(project, Request(pipeline, checks=checks, tags={CHECKS_TAG: "only"}))
 
 
 def standing_checks(project: Project, keys: list[dg.AssetKey]) -> list[dg.AssetCheckKey]:

@@ -99,12 +99,10 @@ def listed(project: Project, wanted: Wanted, limit: int | None = None) -> list[d
 
 def past_events(project: Project, error_id: str) -> list[dict[str, Any]]:
     """Return what happened to one error, oldest first: state, when, by which run, why."""
-    import pyarrow.dataset as ds
-
     from etl_assets.errors import ErrorTable
 
     columns = ["status", "happened_at", "run_id", "note", "event"]
-    events = ErrorTable(project.location.lake).events(ds.field("error_id") == error_id, columns)
+    events = ErrorTable(project.location.lake).events({"error_id": error_id}, columns=columns)
     return [{name: row[name] for name in columns[:-1]} for row in events.to_pylist()]
 
 

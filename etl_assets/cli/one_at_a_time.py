@@ -37,7 +37,8 @@ def only_run(project: Project, pipeline: str, run_id: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise _busy(pipeline, _read(holder.read_text("utf-8") if holder.is_file() else "")) from None
+        found = _read(holder.read_text("utf-8") if holder.is_file() else "")
+        raise _busy(pipeline, found, "wait until it has ended") from None
     try:
         _close_dead_runs(project.instance, pipeline)
         holder.write_text(json.dumps({"run_id": run_id, "pid": os.getpid(), "since": _now()}), "utf-8")
@@ -62,15 +63,15 @@ def _close_dead_runs(instance: dg.DagsterInstance, pipeline: str) -> None:
             instance.report_run_failed(run, "The process ended before the run did; what it committed stays.")
         elif run.status in WORKING:
             since = datetime.fromtimestamp(record.start_time or record.create_timestamp.timestamp()).astimezone()
-            raise _busy(pipeline, f"run {run.run_id[:8]}, started by Dagster at {since:%Y-%m-%d %H:%M:%S}")
+            raise _busy(
+                pipeline,
+                f"run {run.run_id}, started by Dagster at {since:%Y-%m-%d %H:%M:%S}",
+                "wait until it has ended; if its process is gone, terminate it in the web UI",
+            )
 
 
-def _busy(pipeline: str, holder: str) -> ConcurrentCommitError:
-    return ConcurrentCommitError(
-        f"{pipeline} is running already: {holder}",
-        where=f"pipeline {pipeline}",
-        fix="wait until it has ended; if it is gone, say so in the web UI (Terminate) or with `dagster run delete`",
-    )
+def _busy(pipeline: str, holder: str, fix: str) -> ConcurrentCommitError:
+    return ConcurrentCommitError(f"{pipeline} is running already: {holder}", where=f"pipeline {pipeline}", fix=fix)
 
 
 def _read(text: str) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 FIGURES = ("read", "inserted", "updated", "deleted", "unchanged", "superseded", "filtered", "rejected")
 
-Status = Literal["done", "failed", "not run"]
+Status = Literal["done", "failed", "stopped", "not run"]
 End = Literal["success", "failed", "canceled"]
 _ENDS: Mapping[str, End] = {"PIPELINE_SUCCESS": "success", "PIPELINE_CANCELED": "canceled"}
 
@@ -121,8 +121,8 @@ class Outcome:
         if kind in ("STEP_SUCCESS", "STEP_FAILURE") and step in self.steps:
             table = self.tables[self.steps[step]]
             table.seconds = at - self._starts.get(step, at)
-            table.status = "done" if kind == "STEP_SUCCESS" else "failed"
-        if kind == "STEP_FAILURE" and event.step_failure_data.error is not None:
+            table.status = "done" if kind == "STEP_SUCCESS" else "stopped" if was_interrupted(event) else "failed"
+        if kind == "STEP_FAILURE" and not was_interrupted(event) and event.step_failure_data.error is not None:
             self._failed(step, event.step_failure_data.error)
 
     def _materialized(self, event: dg.DagsterEvent) -> None:
@@ -163,6 +163,12 @@ class Outcome:
             },
             "failures": [failure.to_json() for failure in self.failures],
         }
+
+
+def was_interrupted(event: dg.DagsterEvent) -> bool:
+    """Tell whether a step failed because somebody stopped the run."""
+    source = event.step_failure_data.error_source if event.event_type_value == "STEP_FAILURE" else None
+    return source is not None and source.value == "INTERRUPT"
 
 
 def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from dagster._core.storage.dagster_run import DagsterRun, RunRecord
 
 PIPELINE_TAG = "etl/pipeline"
+CHECKS_TAG = "etl/checks"
+"""Marks runs that evaluated checks and loaded nothing; Dagster itself forgets it of runs in this process."""
 WORKING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 _STATUS = {
     dg.DagsterRunStatus.SUCCESS: "success",
@@ -109,7 +111,7 @@ def _past(record: RunRecord) -> PastRun:
         datetime.fromtimestamp(started, tz=UTC),
         seconds,
         run.tags,
-        checks_only=bool(run.asset_check_selection) and not run.asset_selection,
+        checks_only=CHECKS_TAG in run.tags or (bool(run.asset_check_selection) and not run.asset_selection),
     )
 
 

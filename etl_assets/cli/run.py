@@ -101,6 +101,8 @@ def report(project: Project, request: Request, outcome: Outcome, *, as_json: boo
         console.print(f"{plural(total, 'row waits', 'rows wait')} as errors: {listed}.")
         console.print(f"Look at them: etl errors list {request.pipeline}")
     print_failures(console, outcome, debug=STATE.debug)
+    if outcome.status == "canceled":
+        console.print("Stopped. What was committed stays, and the next run goes on from there.")
 
 
 def _short(table: str, request: Request) -> str:

@@ -12,12 +12,10 @@ import dagster as dg
 
 from etl_assets.cli.event_log import quick_events
 from etl_assets.cli.one_at_a_time import COMMAND_TAG, only_run
-from etl_assets.cli.outcome import Outcome
+from etl_assets.cli.outcome import Outcome, was_interrupted
 from etl_assets.cli.project import Project
 from etl_assets.cli.records import PIPELINE_TAG
 from etl_assets.cli.usage import WrongUsage
-
-INTERRUPTED = "INTERRUPT"
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def execute(project: Project, request: Request, watch: Watcher | None = None) ->
         )
         started = time.perf_counter()
         for event in execute_run_iterator(InMemoryJob(job), run, instance):
-            if event.event_type_value == "STEP_FAILURE" and _was_interrupted(event):
+            if was_interrupted(event):
                 # Said now, Dagster closes the run as canceled, not as failed.
                 instance.report_run_canceling(run)
             outcome.seconds = time.perf_counter() - started
@@ -112,8 +110,3 @@ def check_partition(project: Project, request: Request) -> None:
             first, last = definition.get_first_partition_key(), definition.get_last_partition_key()
             span = f"days from {first} to {last}" if first else "no day yet"
             raise WrongUsage(f"{name} has no day {request.partition}", fix=f"it has {span}, written YYYY-MM-DD")
-
-
-def _was_interrupted(event: dg.DagsterEvent) -> bool:
-    source = event.step_failure_data.error_source
-    return source is not None and source.value == INTERRUPTED
