@@ -139,12 +139,13 @@ def record_ends(data: bytes, dialect: Dialect) -> tuple[Positions, bool]:
         escaped = escaped_positions(octets, ord(dialect.escape))
         is_end[escaped], is_quote[escaped if dialect.quote else []] = False, False
     ends = np.flatnonzero(is_end)
-    if not is_quote.any():
+    quotes = np.flatnonzero(is_quote)
+    if not len(quotes):
         return ends, False
-    in_doubt = _first_misplaced(octets, np.flatnonzero(is_quote), dialect)
+    in_doubt = _first_misplaced(octets, quotes, dialect)
     if in_doubt is not None:
         ends = ends[: np.searchsorted(ends, in_doubt)]
-    return ends[~within_quotes(is_quote)[ends]], in_doubt is not None
+    return ends[~within_quotes(quotes, ends)], in_doubt is not None
 
 
 def count_records(data: bytes, ends: Positions, dialect: Dialect) -> int:
@@ -176,29 +177,29 @@ def escaped_positions(octets: NDArray[np.uint8], escape: int) -> Positions:
     return behind[behind < len(octets)]
 
 
-def within_quotes(is_quote: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell of every position whether an odd number of quotes lies before it."""
+def within_quotes(quotes: Positions, at: Positions) -> NDArray[np.bool_]:
+    """Tell which positions have an odd number of quotes before them."""
     import numpy as np
 
-    # Only the parity matters, and it survives the overflow of a byte.
-    parity: NDArray[np.bool_] = (np.cumsum(is_quote, dtype=np.uint8) & 1).astype(bool)
-    return parity
+    # To search for what is sorted itself is far quicker than to count along every byte.
+    odd: NDArray[np.bool_] = np.searchsorted(quotes, at) % 2 == 1
+    return odd
 
 
 def _first_misplaced(octets: NDArray[np.uint8], quotes: Positions, dialect: Dialect) -> int | None:
     """Return the first quote that neither opens a field at its start, nor closes one at its end, nor is doubled."""
     import numpy as np
 
-    mark = ord(dialect.delimiter)
-    before, after = octets[quotes - 1], octets[np.minimum(quotes + 1, len(octets) - 1)]
-    doubled = np.zeros(len(quotes) + 1, bool)
-    if not dialect.escape:
-        doubled[1:-1] = quotes[1:] == quotes[:-1] + 1
-    opens = (before == mark) | (before == NEWLINE) | (quotes == 0) | doubled[:-1]
-    closes = (after == mark) | (after == NEWLINE) | (after == RETURN) | (quotes == len(octets) - 1) | doubled[1:]
-    fine = np.where(np.arange(len(quotes)) % 2 == 0, opens, closes)
-    wrong = np.flatnonzero(~fine)
-    return int(quotes[wrong[0]]) if len(wrong) else None
+    last = len(octets) - 1
+    opening, closing = quotes[::2], quotes[1::2]
+    before, after = octets[opening - 1], octets[np.minimum(closing + 1, last)]
+    opens = (before == ord(dialect.delimiter)) | (before == NEWLINE) | (opening == 0)
+    closes = (after == ord(dialect.delimiter)) | (after == NEWLINE) | (after == RETURN) | (closing == last)
+    if not dialect.escape and dialect.quote:
+        opens |= before == ord(dialect.quote)
+        closes |= after == ord(dialect.quote)
+    wrong = [int(found[(~fine).argmax()]) for found, fine in ((opening, opens), (closing, closes)) if not fine.all()]
+    return min(wrong, default=None)
 
 
 def _walk(

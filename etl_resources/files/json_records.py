@@ -52,7 +52,8 @@ def scan(text: bytes, depth: int) -> Scan:
     is_quote = octets == ord('"')
     is_quote[escaped_positions(octets, ord("\\"))] = False
     folded = octets | np.uint8(32)  # takes [ for {, and ] for }
-    at = np.flatnonzero(((folded == ord("{")) | (folded == ord("}"))) & ~within_quotes(is_quote))
+    at = np.flatnonzero((folded == ord("{")) | (folded == ord("}")))
+    at = at[~within_quotes(np.flatnonzero(is_quote), at)]
     return Scan(at, depth + np.cumsum(np.where(folded[at] == ord("{"), 1, -1)))
 
 

@@ -187,7 +187,7 @@ def test_hidden_files_are_none(tmp_path: Path) -> None:
 
 def packed(name: str, content: bytes) -> bytes:
     if name.endswith(".gz"):
-        return gzip.compress(content, 1)
+        return gzip.compress(content, 6)
     return zstandard.ZstdCompressor().compress(content) if name.endswith(".zst") else content
 
 
