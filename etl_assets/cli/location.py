@@ -14,7 +14,7 @@ import dagster as dg
 
 from etl_assets.cli.project import settings
 from etl_assets.cli.usage import WrongUsage, unknown
-from etl_resources.exceptions import ConfigurationError
+from etl_resources.exceptions import ConfigurationError, EtlError
 
 if TYPE_CHECKING:
     from etl_assets.components.context import PipelineContext
@@ -46,9 +46,26 @@ def load_location(root: Path) -> Location:
     found = [value for value in vars(module).values() if isinstance(value, dg.Definitions | LazyDefinitions)]
     if not found:
         raise ConfigurationError(f"module {name} holds no definitions", fix="see etl_assets/definitions.py for how to")
-    loaded = found[0]() if isinstance(found[0], LazyDefinitions) else found[0]
+    loaded = _loaded(found[0], root) if isinstance(found[0], LazyDefinitions) else found[0]
     assert isinstance(loaded, dg.Definitions)  # noqa: S101 - @dg.definitions saw to it
     return Location(loaded)
+
+
+def _loaded(definitions: Any, root: Path) -> Any:
+    """Load definitions; what Dagster cannot read at all becomes a mistake of the user's that says where to look."""
+    from dagster_shared.error import DagsterError
+    from yaml import YAMLError
+
+    try:
+        return definitions()
+    except YAMLError as error:
+        raise ConfigurationError(f"a file is not YAML: {error}", where=str(root), fix="mend the file") from error
+    except DagsterError as error:
+        if isinstance(error.__cause__, EtlError):
+            raise error.__cause__ from error
+        raise ConfigurationError(
+            str(error), where=str(root), fix="mend the definitions; `dg check defs` shows which file it is"
+        ) from error
 
 
 @dataclass(frozen=True)

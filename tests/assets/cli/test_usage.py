@@ -117,6 +117,15 @@ def test_yaml_that_cannot_be_read_is_told_with_its_file(shop: Shop) -> None:
     assert "Traceback" not in ended.err
 
 
+def test_a_type_that_is_not_there_is_a_mistake_of_the_definitions(shop: Shop) -> None:
+    shop.write("defs/one/defs.yaml", "type: etl_assets.components.Pipelin\nattributes: {}\n")
+    ended = shop.etl("status")
+    assert ended.code == 1
+    assert "Pipelin" in ended.err
+    assert "fix:   mend the definitions" in ended.err
+    assert "Traceback" not in ended.err
+
+
 def test_debug_shows_the_traceback(shop: Shop) -> None:
     shop.write("defs/one/defs.yaml", BROKEN.format(name="one"))
     with pytest.raises(ConfigurationError) as error:  # which Python shows with its traceback
