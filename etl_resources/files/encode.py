@@ -30,9 +30,17 @@ class _Counted:
             for batch in self._batches:
                 self.rows += batch.num_rows
                 yield from align(pa.Table.from_batches([batch]), self._schema).to_batches()
-        except BaseException as error:
-            self.error = error
+        except GeneratorExit:
             raise
+        except BaseException as error:  # noqa: BLE001 - kept whatever it is, and raised by `finished`
+            # An exception that leaves an Arrow stream inside DuckDB can leave its worker threads waiting for ever.
+            self.error = error
+
+    def finished(self) -> int:
+        """Return the number of rows; raise what ended the batches early."""
+        if self.error is not None:
+            raise self.error
+        return self.rows
 
 
 def write_file(
@@ -62,7 +70,7 @@ def _write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sch
                 writer.write_batch(batch)
     except OSError as error:
         raise _failed(path, error) from error
-    return counted.rows
+    return counted.finished()
 
 
 def _write_text(
@@ -83,14 +91,12 @@ def _write_text(
         try:
             connection.execute(sql)
         except duckdb.Error as error:
-            if counted.error is not None:
-                raise counted.error from None
             if isinstance(error, duckdb.IOException):
                 raise _failed(path, error) from error
             raise SchemaConflictError(
                 str(error).splitlines()[0], where=path.name, fix="publish it as Parquet"
             ) from error
-    return counted.rows
+    return counted.finished()
 
 
 def _expression(field: pa.Field, kind: Format) -> str:
