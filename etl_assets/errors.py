@@ -69,7 +69,7 @@ class ErrorTable:
         relation = self.current(session)
         if relation is None:
             return {}
-        return dict(session.execute(f"SELECT asset, count(*) FROM {relation} GROUP BY 1"))  # type: ignore[arg-type]  # noqa: S608
+        return dict(session.execute(f"SELECT asset, count(*) FROM {relation} GROUP BY 1"))  # noqa: S608
 
     def events(
         self,

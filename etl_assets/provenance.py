@@ -71,6 +71,6 @@ def identified(
     for name, given in zip(data.schema.names, data.columns, strict=True):
         own = columns.get(name)
         # A NULL in the order or the operation could not be compared.
-        gaps = own is not None and given.null_count
-        columns[name] = pc.coalesce(given.cast(own.type), own) if gaps else given
+        filled = own is not None and given.null_count
+        columns[name] = given if own is None or not filled else pc.coalesce(given.cast(own.type), own)
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
