@@ -142,7 +142,7 @@ class NdjsonFiles(_Json):
 
     name = "file-ndjson"
     suffix = ".ndjson"
-    memory_rows = (75_000, 300_000)
+    memory_rows = (200_000, 500_000)
 
     def encode(self, data: pa.Table) -> bytes:
         if data.num_rows > MANY:
