@@ -81,5 +81,5 @@ class Bars:
 
 
 def _count(rows: int, seconds: float) -> str:
-    rate = f"{rows / seconds:,.0f}/s" if seconds > 0.05 else ""
+    rate = f"{rows / seconds:,.0f}/s" if rows and seconds > 0.05 else ""
     return f"{rows:>11,} rows {rate:>11}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from etl_assets.cli.options import Env, Json, Pipeline, Select
+from etl_resources.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -43,8 +44,17 @@ def _evaluated(project: Project, pipeline: str, select: list[str], streams: Any)
             f"{pipeline} has no checks that can be evaluated alone",
             fix="give a silver table a contract; those of gold are checked whenever the table is built",
         )
+    unloaded = sorted({"/".join(one.asset_key.path) for one in checks if not _is_loaded(project, one)})
+    if unloaded:
+        raise ConfigurationError(
+            f"{', '.join(unloaded)}: not loaded yet, so there is nothing to check", fix=f"etl run {pipeline}"
+        )
     with streams:
         return execute(project, Request(pipeline, checks=checks, tags={CHECKS_TAG: "only"}))
+
+
+def _is_loaded(project: Project, check: dg.AssetCheckKey) -> bool:
+    return project.location.lake.table(*check.asset_key.path).open() is not None
 
 
 def standing_checks(project: Project, keys: list[dg.AssetKey]) -> list[dg.AssetCheckKey]:
@@ -80,7 +90,7 @@ def _print(pipeline: str, outcome: Outcome) -> None:
             "passed" if one.passed else one.severity.lower(),
             one.metadata.get("failed"),
             one.metadata.get("checked"),
-            one.description,
+            "" if one.passed else one.description,
         ]
         for one in sorted(outcome.checks, key=lambda one: (one.passed, one.key.path, one.name))
     ]

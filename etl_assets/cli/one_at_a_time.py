@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from etl_assets.cli.project import Project
 
-PIPELINE_TAG = "etl/pipeline"
 COMMAND_TAG = "etl/command"
 """Marks runs of the command line; Dagster's daemon cannot tell whether they are alive."""
 

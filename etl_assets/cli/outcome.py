@@ -110,6 +110,8 @@ class Outcome:
             self.checks.append(_check(event.asset_check_evaluation_data))
         elif kind.startswith("STEP_"):
             self._step(kind, event, at)
+        elif was_interrupted(event):
+            self.status = "canceled"
         elif kind == "PIPELINE_FAILURE" and not self.failures and event.job_failure_data.error is not None:
             self._failed("", event.job_failure_data.error)
         self.status = _ENDS.get(kind, self.status)
@@ -166,9 +168,14 @@ class Outcome:
 
 
 def was_interrupted(event: dg.DagsterEvent) -> bool:
-    """Tell whether a step failed because somebody stopped the run."""
-    source = event.step_failure_data.error_source if event.event_type_value == "STEP_FAILURE" else None
-    return source is not None and source.value == "INTERRUPT"
+    """Tell whether a step, or the run between two steps, failed because somebody stopped it."""
+    if event.event_type_value == "STEP_FAILURE":
+        source = event.step_failure_data.error_source
+        return source is not None and source.value == "INTERRUPT"
+    if event.event_type_value == "PIPELINE_FAILURE":
+        reason = event.job_failure_data.failure_reason
+        return reason is not None and reason.value == "UNEXPECTED_TERMINATION"
+    return False
 
 
 def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -30,6 +30,9 @@ class Request:
     partition: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
+
+if TYPE_CHECKING:
+    from dagster._core.storage.dagster_run import DagsterRun
 
 Watcher = Callable[[dg.DagsterEvent, Outcome], Any]
 
@@ -58,8 +61,7 @@ def execute(project: Project, request: Request, watch: Watcher | None = None) ->
         started = time.perf_counter()
         for event in execute_run_iterator(InMemoryJob(job), run, instance):
             if was_interrupted(event):
-                # Said now, Dagster closes the run as canceled, not as failed.
-                instance.report_run_canceling(run)
+                _stopped(instance, run, event)
             outcome.seconds = time.perf_counter() - started
             outcome.add(event, outcome.seconds)
             if watch is not None:
@@ -110,3 +112,11 @@ def check_partition(project: Project, request: Request) -> None:
             first, last = definition.get_first_partition_key(), definition.get_last_partition_key()
             span = f"days from {first} to {last}" if first else "no day yet"
             raise WrongUsage(f"{name} has no day {request.partition}", fix=f"it has {span}, written YYYY-MM-DD")
+
+
+def _stopped(instance: dg.DagsterInstance, run: DagsterRun, event: dg.DagsterEvent) -> None:
+    """Have the run recorded as canceled, which Dagster does only of what was asked for in the web UI."""
+    if event.event_type_value == "STEP_FAILURE":
+        instance.report_run_canceling(run)  # known before the run ends, this makes it end so
+    else:
+        instance.report_run_canceled(run)

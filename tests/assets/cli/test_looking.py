@@ -108,6 +108,13 @@ def test_a_pipeline_without_checks_of_its_own_says_so(shop_with_history: Shop) -
     assert "no checks" in ended.err
 
 
+def test_tables_that_were_never_loaded_are_not_said_to_pass(shop: Shop) -> None:
+    assert shop.etl("new", "orders").code == 0
+    ended = shop.etl("check", "orders")
+    assert ended.code == 1
+    assert "silver/orders/orders: not loaded yet" in ended.err
+
+
 def test_a_plan_tells_what_is_new_and_writes_nothing(shop: Shop) -> None:
     assert shop.etl("new", "orders").code == 0
     plan = shop.etl("plan", "orders", "--json").data

@@ -227,21 +227,41 @@ def _job(key: dg.AssetKey) -> dg.JobDefinition:
     return dg.Definitions(assets=[made]).resolve_implicit_global_asset_job_def()
 
 
+@pytest.mark.parametrize("place", ["in a step", "between two steps"])
+def test_an_interruption_wherever_it_comes_is_a_stop(place: str) -> None:
+    from dagster._core.events import DagsterEventType, JobFailureData, RunFailureReason, StepFailureData
+    from dagster._core.execution.plan.objects import ErrorSource
+
+    from etl_assets.cli.outcome import Outcome
+
+    data: object = StepFailureData(error=None, user_failure_data=None, error_source=ErrorSource.INTERRUPT)
+    kind = DagsterEventType.STEP_FAILURE
+    if place == "between two steps":
+        data = JobFailureData(error=None, failure_reason=RunFailureReason.UNEXPECTED_TERMINATION)
+        kind = DagsterEventType.PIPELINE_FAILURE
+    event = dg.DagsterEvent(kind.value, job_name="j", step_key="bronze", event_specific_data=data)  # type: ignore[arg-type]
+    key = dg.AssetKey(["bronze"])
+    outcome = Outcome("run", {"bronze": key})
+    outcome.add(event, 1.0)
+    assert outcome.failures == []
+    assert outcome.tables[key].status == ("stopped" if place == "in a step" else "not run")
+    if place == "between two steps":
+        assert outcome.status == "canceled"
+
+
 def test_a_run_that_is_stopped_is_recorded_as_canceled(orders: Shop) -> None:
     os.mkfifo(orders.root / "data" / "orders" / "slow.csv")  # a file that nobody writes: reading it takes for ever
     try:
         process = orders.start("run", "orders")
-        holder = orders.root / ".dagster" / "locks" / "orders.json"
-        end = time.monotonic() + 60
-        while not holder.exists() and time.monotonic() < end:
-            time.sleep(0.1)
-        time.sleep(2)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        with instance_of(orders) as instance:
+            end = time.monotonic() + 60
+            while instance.get_runs(limit=1)[0].status != dg.DagsterRunStatus.STARTED and time.monotonic() < end:
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+            assert process.returncode == 1, out + err
+            assert "Stopped." in out
+            assert "Traceback" not in out + err
+            assert instance.get_runs(limit=1)[0].status == dg.DagsterRunStatus.CANCELED
     finally:
         (orders.root / "data" / "orders" / "slow.csv").unlink()
-    assert process.returncode == 1, out + err
-    assert "Stopped." in out
-    assert "Traceback" not in out + err
-    with instance_of(orders) as instance:
-        assert instance.get_runs(limit=1)[0].status == dg.DagsterRunStatus.CANCELED
