@@ -76,7 +76,9 @@ class Publisher:
             _complete(account, handle.rows(), self.app_id)
             self._record(account, number, handle.version, run)
         if not counts.already_committed:
-            refusals.settle(replaces=self.spec.mode != "append")
+            refusals.settle()
+        if known and self.spec.mode != "append":
+            refusals.retire()
         run.progress(self.app_id, account.read)
         return Published(account, handle.version, counts.already_committed)
 
@@ -133,14 +135,16 @@ class _Refusals:
         self.errors.commit(self.number, None)
         self.run.point("publish:after_errors")
 
-    def settle(self, *, replaces: bool) -> None:
-        """Withdraw what other attempts at this load found, and close errors of loads that this one replaces."""
+    def settle(self) -> None:
+        """Withdraw what other attempts at this load found."""
+        self.errors.settle_as(self.number, self.errors.attempt)
+
+    def retire(self) -> None:
+        """Close the errors of the loads that this one has replaced."""
         import pyarrow.compute as pc
 
-        self.errors.settle_as(self.number, self.errors.attempt)
-        if replaces:
-            older = "a newer version of the table was published"
-            self.errors.retire(lambda rows: pc.less(rows["commit"], self.number), "obsolete", older)
+        note = "a newer version of the table was published"
+        self.errors.retire(lambda rows: pc.less(rows["commit"], self.number), "obsolete", note)
 
     def withdraw(self) -> None:
         """Withdraw everything that was found, because nothing was published."""

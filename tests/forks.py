@@ -15,6 +15,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,15 @@ from typing import Any
 import pytest
 
 PRELOADED = (
-    "tests.assets.doubles",
-    "etl_assets.publish",
-    "etl_assets.gold",
-    "etl_assets.silver_replay",
+    "deltalake",
+    "duckdb",
+    "ibis",
+    "ibis.backends.sql.compilers.duckdb",
+    "pyarrow.compute",
     "pyarrow.dataset",
+    "pyarrow.parquet",
+    "tests.assets.doubles",
+    "tests.assets.shop",
 )
 KILLED = -signal.SIGKILL
 
@@ -54,8 +59,9 @@ class Fork:
         return json.loads((self.folder / "result").read_text())
 
     def kill(self) -> None:
-        """Kill it as `kill -9` does."""
-        os.kill(self.pid, signal.SIGKILL)
+        """Kill it as `kill -9` does, unless it has ended."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
 
 class Forks:
