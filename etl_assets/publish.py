@@ -92,7 +92,8 @@ class Publisher:
                 options=spec.options,
                 schema=reader.schema,
                 mode=spec.mode,
-                token=CommitToken(self.app_id, number, run.run_id),
+                # A table that was deleted and made anew counts from one again: it is another table to the target.
+                token=CommitToken(f"{self.app_id}@{handle.delta.metadata().id}", number, run.run_id),
                 key=tuple(spec.key),
                 on_refused=refusals.take,
             )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,9 +128,20 @@ def _check_cron(cron: str, where: str) -> list[Any]:
 
 
 def _schedule(model: PipelineModel) -> dg.ScheduleDefinition:
-    return dg.ScheduleDefinition(
-        name=f"{model.name}_schedule",
-        target=dg.AssetSelection.groups(model.name),
-        cron_schedule=str(model.schedule),
-        tags={"etl/pipeline": model.name},  # at most one run per pipeline at a time, see deploy/dagster.yaml
-    )
+    """Return the schedule; a pipeline with partitions runs its newest complete one."""
+    # At most one run per pipeline at a time, see deploy/dagster.yaml.
+    name, tags = f"{model.name}_schedule", {"etl/pipeline": model.name}
+    target, cron = dg.AssetSelection.groups(model.name), str(model.schedule)
+    starts = [stream.partitions.daily.start for stream in model.streams.values() if stream.partitions is not None]
+    if not starts:
+        return dg.ScheduleDefinition(name=name, target=target, cron_schedule=cron, tags=tags)
+    first = min(starts)
+
+    @dg.schedule(name=name, target=target, cron_schedule=cron)
+    def newest_day(context: dg.ScheduleEvaluationContext):
+        day = context.scheduled_execution_time.astimezone(UTC).date() - timedelta(days=1)
+        if day < first:
+            return dg.SkipReason(f"no day since {first} is complete yet")
+        return dg.RunRequest(partition_key=day.isoformat(), tags=tags)
+
+    return newest_day

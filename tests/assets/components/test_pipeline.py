@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +223,34 @@ def test_a_table_that_nothing_produces_is_a_mistake_and_not_an_external_asset(fo
     assert lines == [
         "gold/shop/totals needs silver/shop/thingz, which nothing produces - did you mean 'silver/shop/things'?"
     ]
+
+
+def test_a_schedule_of_a_partitioned_pipeline_runs_the_newest_complete_day(folder: Path) -> None:
+    stream = {
+        "source": {"type": "file", "path": "x.csv"},
+        "key": ["id"],
+        "partitions": {"daily": {"start": "2024-01-01", "column": "day"}},
+    }
+    repository = complete(
+        folder, definitions(folder, streams={"days": stream}, gold={}, publish=[])
+    ).get_repository_def()
+    schedule = repository.get_schedule_def("shop_schedule")
+    at = datetime(2024, 1, 20, 6, tzinfo=UTC)
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        tick = schedule.evaluate_tick(
+            dg.build_schedule_context(instance, scheduled_execution_time=at, repository_def=repository)
+        )
+
+    assert [request.partition_key for request in tick.run_requests or []] == ["2024-01-19"]
+
+
+def test_a_lake_that_was_made_anew_is_published_again(folder: Path) -> None:
+    run(folder, definitions(folder))
+    shutil.rmtree(folder / "lake")
+    (folder / "things.csv").write_text("id,name,amount\n1,z,9\n")
+
+    result = run(folder, definitions(folder))
+
+    assert metadata(result, "publish/shop/totals")["rows/read"] == 1
+    assert "9.00" in next(folder.joinpath("out").rglob("*.csv")).read_text()
