@@ -215,7 +215,7 @@ class _Landing:
         total = self.account + account
         bronze.budget.check(dict(total.rejected), total.read, where=bronze.table.name)
         self.run.point("bronze:before_errors")
-        marks = self.errors.commit(work.number, handle)
+        marks = self.errors.commit(work.number, handle, work.unreadable)
         self.run.point("bronze:before_commit")
         window = bronze.stream.window
         record = {

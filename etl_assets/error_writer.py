@@ -14,7 +14,7 @@ from uuid import uuid4
 from etl_assets.error_rows import Status, error_schema, filled
 from etl_assets.errors import ErrorTable, newest
 from etl_assets.run import Run
-from etl_resources.exceptions import ConcurrentCommitError
+from etl_resources.exceptions import ConcurrentCommitError, RowsNotConservedError
 from etl_resources.lake import Commit, Handle, Lake
 
 if TYPE_CHECKING:
@@ -53,12 +53,18 @@ class ErrorWriter:
             self._staged.discard()
             self._staged = None
 
-    def commit(self, number: int, data: Handle | None) -> dict[str, int]:
+    def commit(self, number: int, data: Handle | None, rows: int) -> dict[str, int]:
         """Commit what was staged for piece of work `number`; returns marks for the commit of its data.
 
         Args:
             data: the data table as it is before the piece of work.
+            rows: how many errors there must be, as the account says.
+
+        Raises:
+            RowsNotConservedError: others were staged; nothing was committed.
+            ConcurrentCommitError: another run is writing errors of the same table at this moment.
         """
+        self._check(rows)
         handle = self.errors.table.open()
         attempts = handle.committed(self._attempts) if handle is not None else 0
         clean = attempts <= self._settled(data, handle)
@@ -77,6 +83,18 @@ class ErrorWriter:
             self._staged = None
             self.errors.table.tidy(handle)
         return {SEEN: attempts} if clean and attempts else {}
+
+    def _check(self, rows: int) -> None:
+        staged = 0
+        if self._staged is not None:
+            self._staged.finish()
+            staged = self._staged.stored_rows
+        if staged != rows:
+            raise RowsNotConservedError(
+                f"{rows} rows were rejected, but {staged} were kept as errors; nothing was committed",
+                where=self.app_id,
+                fix="this is a defect of the platform or of the storage: please report it",
+            )
 
     def settle(self, data: Handle | None) -> None:
         """Withdraw what overtaken or killed attempts at the newest piece of work wrote; cheap if there were none."""

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from etl_assets.error_rows import PERSONAL, Status, error_schema, filled
 from etl_assets.run import Run
-from etl_resources.exceptions import ConcurrentCommitError, ConfigurationError, ErrorBudgetExceededError, NotFoundError
+from etl_resources.exceptions import (
+    ConcurrentCommitError,
+    ConfigurationError,
+    ErrorBudgetExceededError,
+    NotFoundError,
+    RowsNotConservedError,
+)
 from etl_resources.lake import Commit, Handle, Lake, LakeTable
 
 if TYPE_CHECKING:
@@ -120,6 +126,13 @@ class ErrorTable:
             # After every event that this handle can have seen.
             for batch in filled(events, event=handle.version + 1).to_batches():
                 staged.write(batch)
+            staged.finish()
+            if staged.stored_rows != events.num_rows:
+                raise RowsNotConservedError(
+                    f"{events.num_rows} events were to be written, {staged.stored_rows} were; nothing was committed",
+                    where=self.table.name,
+                    fix="this is a defect of the platform or of the storage: please report it",
+                )
             self.table.tidy(self.table.append(handle, staged, commit))
 
     def ensure(self) -> Handle:

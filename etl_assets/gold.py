@@ -92,7 +92,11 @@ class Gold:
                     where=self.app_id,
                     fix=f"materialize {'/'.join(reference.key)} first, e.g. by running the whole pipeline",
                 )
-            attach(session, reference, session.lake_relation(handle))
+            relation = session.lake_relation(handle)
+            found = session.execute(f"SELECT count(*) FROM {relation}")[0][0]  # noqa: S608
+            # The log's own count is the other side of the account of what is read.
+            RowAccount(read=handle.rows(), unchanged=found).check(where=f"{self.app_id}, reading {reference}")
+            attach(session, reference, relation)
             versions[handle.table.name] = handle.version
         return versions
 

@@ -14,8 +14,9 @@ from etl_assets.error_writer import ErrorWriter
 from etl_assets.errors import Budget
 from etl_assets.ledger import Ledger, ledger_row
 from etl_assets.run import Run
+from etl_resources.counted import Counted
 from etl_resources.engines.duckdb import DuckDB, quote
-from etl_resources.exceptions import ConfigurationError, ErrorBudgetExceededError
+from etl_resources.exceptions import ConfigurationError, ErrorBudgetExceededError, RowsNotConservedError
 from etl_resources.lake import Handle, Lake
 from etl_resources.target import CommitToken, Counts, Load, Mode, Target, TargetOptions
 
@@ -71,6 +72,8 @@ class Publisher:
         counts = self._write(target, handle, number, refusals)
         run.point("publish:after_write")
         account = _account(counts).check(where=self.app_id)
+        if not counts.already_committed:
+            refusals.check(account)
         known = not counts.already_committed or counts.read > 0
         if known:
             _complete(account, handle.rows(), self.app_id)
@@ -87,7 +90,9 @@ class Publisher:
         with self.engine.session() as session:
             relation = session.lake_relation(handle)
             columns = [name for name in handle.schema().names if not name.startswith("_")]
-            reader = session.stream(f"SELECT {', '.join(map(quote, columns))} FROM {relation}")  # noqa: S608
+            stream = session.stream(f"SELECT {', '.join(map(quote, columns))} FROM {relation}")  # noqa: S608
+            rows = Counted(stream, handle.rows())
+            reader = rows.reader()
             load = Load(
                 options=spec.options,
                 schema=reader.schema,
@@ -99,7 +104,8 @@ class Publisher:
             )
             run.point("publish:before_write")
             try:
-                return target.write(load, reader)
+                with rows.checked(self.app_id):
+                    return target.write(load, reader)
             except ErrorBudgetExceededError:
                 refusals.withdraw()
                 raise
@@ -133,8 +139,18 @@ class _Refusals:
         self.publisher.spec.budget.check(self.rules, self.rows, where=app_id)
         self.errors.stage(from_refused(refused, app_id, self.number, self.run, self._seen))
         self.run.point("publish:before_errors")
-        self.errors.commit(self.number, None)
+        self.errors.commit(self.number, None, refused.num_rows)
         self.run.point("publish:after_errors")
+
+    def check(self, account: RowAccount) -> None:
+        """Hold what was handed over against what the target says that it refused."""
+        handed = sum(self.rules.values())
+        if handed != account.rejected_rows:
+            raise RowsNotConservedError(
+                f"the target refused {account.rejected_rows} rows and handed {handed} of them over",
+                where=self.publisher.app_id,
+                fix="the others are in the target's commit; this is a defect of the target: please report it",
+            )
 
     def settle(self) -> None:
         """Withdraw what other attempts at this load found."""

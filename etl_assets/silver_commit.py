@@ -207,7 +207,8 @@ class Refinement:
                 for table in rejected_rows(self):
                     errors.stage(table)
             self.run.point("silver:before_errors")
-            marks = errors.commit(self.number, self.handle)
+            rejected = 0 if work.replay else account.rejected_rows
+            marks = errors.commit(self.number, self.handle, rejected)
         finally:
             errors.discard()
         self.run.point("silver:before_commit")

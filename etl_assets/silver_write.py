@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from etl_assets.account import RowAccount
+from etl_assets.errors import ErrorTable
 from etl_resources.delta.rewriting import Changes, Source
 from etl_resources.engines.duckdb import literal, quote
 from etl_resources.exceptions import ConfigurationError, RowsNotConservedError
@@ -92,13 +93,22 @@ def rejected_rows(refinement: Refinement) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     judgement, app_id = refinement.judgement, literal(refinement.silver.app_id)
+    # What a person gave up stays so when the table is built anew.
+    errors = ErrorTable(refinement.silver.lake) if refinement.work.rebuild else None
+    given_up = (
+        errors.current(refinement.session, asset=refinement.silver.app_id, status="discarded") if errors else None
+    )
+    status, join = "'open' AS status, NULL::VARCHAR AS note", ""
+    if given_up is not None:
+        status = "coalesce(d.status, 'open') AS status, d.note AS note"
+        join = f"LEFT JOIN {given_up} d ON d.batch = j._batch AND d.row = j._row"
     sql = f"""
         SELECT {app_id} || ':' || j._batch || ':' || j._row AS error_id, {app_id} AS asset,
-            {refinement.number}::BIGINT AS commit, j._batch AS batch, j._row AS row, 'open' AS status,
+            {refinement.number}::BIGINT AS commit, j._batch AS batch, j._row AS row, {status},
             substr(f.fate, 10) AS rule, {judgement.names("rule")} AS rules,
             array_to_string({judgement.names("reason")}, '; ') AS reason, to_json(b)::VARCHAR AS record,
             b._origin AS origin, {literal(refinement.run.run_id)} AS run_id, now() AS happened_at
-        FROM {FATED} JOIN {refinement.work.relation} b ON b._batch = j._batch AND b._row = j._row
+        FROM {FATED} JOIN {refinement.work.relation} b ON b._batch = j._batch AND b._row = j._row {join}
         WHERE f.fate LIKE 'rejected:%'
     """  # noqa: S608
     for batch in refinement.session.stream(sql):

@@ -6,11 +6,11 @@ of them is compared after it; a commit that did something else is taken back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from etl_resources.counted import Counted
 from etl_resources.delta.commit import Commit, transactions_of
 from etl_resources.exceptions import RowsNotConservedError
 
@@ -35,7 +35,7 @@ class Changes:
 def merge(handle: Handle, source: Source, key: Sequence[str], commit: Commit, expected: Changes) -> None:
     """Apply the rows of `source` by their `_action`; see `LakeTable.merge`."""
     on = " AND ".join(f"t.`{name}` = s.`{name}`" for name in key)
-    rows = _Counted(source(), expected.inserted + expected.updated + expected.deleted)
+    rows = Counted(source(), expected.inserted + expected.updated + expected.deleted)
     before = handle.version
     # Delta keeps the whole source in memory anyway, and an error while it reads it would abort the process's thread.
     data = rows.table(handle.table.name)
@@ -82,7 +82,7 @@ def replace_where(handle: Handle, source: Source, predicate: str, commit: Commit
     """Put the rows of `source` in place of those that satisfy `predicate`; see `LakeTable.replace_where`."""
     from deltalake import write_deltalake
 
-    before, rows = handle.version, _Counted(source(), expected.inserted, handle.schema())
+    before, rows = handle.version, Counted(source(), expected.inserted, handle.schema())
     wanted = handle.rows() - expected.deleted + expected.inserted
     with rows.checked(handle.table.name):
         write_deltalake(
@@ -130,59 +130,3 @@ def _taken_back(handle: Handle, before: int, commit: Commit, what: str) -> RowsN
         fix="this is a defect of the platform or of the storage: please report it"
         + ("" if undone else f"; restore version {before} and run again"),
     )
-
-
-class _Counted:
-    """Passes batches on, and stops the commit when other than `expected` rows have come by their end.
-
-    With a `schema`, columns that the source lacks are NULL.
-    """
-
-    def __init__(self, source: pa.RecordBatchReader, expected: int, schema: pa.Schema | None = None) -> None:
-        self._source, self._expected, self._schema = source, expected, schema or source.schema
-        self._failure: Exception | None = None
-
-    def table(self, where: str) -> pa.Table:
-        """Return all rows."""
-        import pyarrow as pa
-
-        with self.checked(where):
-            return pa.Table.from_batches(self._batches(), self._schema)
-
-    def reader(self) -> pa.RecordBatchReader:
-        """Return a reader of the rows, for use within `checked`."""
-        import pyarrow as pa
-
-        return pa.RecordBatchReader.from_batches(self._schema, self._batches())
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        from etl_resources.delta.evolution import conform
-
-        rows = 0
-        try:
-            for batch in self._source:
-                rows += batch.num_rows
-                yield conform(batch, self._schema, where="the rows of a commit")
-            self._check(rows)
-        except Exception as error:  # kept: Delta and Arrow make a text of it
-            self._failure = error
-            raise
-
-    def _check(self, rows: int) -> None:
-        if rows != self._expected:
-            raise RowsNotConservedError(
-                f"{rows} rows were to be written, but the account says {self._expected}; nothing was committed",
-                fix="this is a defect of the platform: please report it",
-            )
-
-    @contextmanager
-    def checked(self, where: str) -> Iterator[None]:
-        """Raise what went wrong in the source instead of what Delta makes of it."""
-        try:
-            yield
-        except Exception as error:  # whatever Delta raises when its source fails
-            if self._failure is None:
-                raise
-            if isinstance(self._failure, RowsNotConservedError):
-                raise RowsNotConservedError(self._failure.what, where=where, fix=self._failure.fix) from error
-            raise self._failure from error
