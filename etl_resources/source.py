@@ -90,9 +90,7 @@ def unreadable_schema() -> pa.Schema:
     """Columns of records that could not be parsed: `reason`, `raw` (bytes as they came), `origin`, `line` (1-based)."""
     import pyarrow as pa
 
-    return pa.schema(
-        [("reason", pa.string()), ("raw", pa.binary()), ("origin", pa.string()), ("line", pa.int64())]
-    )
+    return pa.schema([("reason", pa.string()), ("raw", pa.binary()), ("origin", pa.string()), ("line", pa.int64())])
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,8 @@ def test_loads_go_on_while_a_table_is_compacted(table: LakeTable, monkeypatch: p
         writing.result()
         reasons = {reason for task in compacting for reason in task.result()}
     assert values(table) == expected(39)
-    assert {reason.split(":")[0] for reason in reasons} <= {"", "not compacted now", "there are few small files"}
+    few = {"there are few small files", "there are no small files to put together"}
+    assert {reason.split(":")[0] for reason in reasons} <= {"", "not compacted now", *few}
     assert "" in reasons, "some were compacted"
 
 
