@@ -40,12 +40,13 @@ class Ledger:
         known = ledger.committed(app_id) if ledger is not None else 0
         if newest <= known:
             return
-        rows = []
+        rows: list[dict[str, Any]] = []
         for record in handle.records():
-            if record.get("app_id") == app_id:
-                if record["version"] <= known:
-                    break
+            # A commit that was taken back has the number of one that came after it.
+            if record.get("app_id") == app_id and record["version"] == newest - len(rows):
                 rows.append(ledger_row(app_id, record))
+            if len(rows) == newest - known:
+                break
         if len(rows) != newest - known:
             raise RowsNotConservedError(
                 f"the log has the accounts of {len(rows)} of the commits {known + 1} to {newest} of {app_id}",

@@ -69,7 +69,9 @@ class Handle:
 
     def record(self, app_id: str) -> dict[str, Any] | None:
         """Return the record of the newest commit under `app_id` that the Delta log still has."""
-        return next((record for record in self.records() if record.get("app_id") == app_id), None)
+        # A commit that was taken back is still in the log.
+        found = (record for record in self.records() if record.get("app_id") == app_id)
+        return next((record for record in found if record["version"] == self.committed(app_id)), None)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the records of the commits, newest first, each with `delta_version` and `timestamp` (ms) added."""

@@ -243,6 +243,7 @@ def test_a_merge_that_did_something_else_is_taken_back_with_its_position(table: 
     assert content(table) == [(1, "a"), (2, "b")]
     handle = opened(table)
     assert (handle.committed("app"), handle.committed("bronze")) == (1, 0)
+    assert (handle.record("app") or {})["version"] == 1, "its record counts no more"
     merge(table, handle, 2)
     assert content(table) == AFTER["merge"], "the work can be done again"
 
