@@ -68,7 +68,8 @@ class Counts:
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Rule or error class -> rows."""
     already_committed: bool = False
-    """The token was there: nothing was read or written."""
+    """The token was there: nothing was read or written. The other figures are then those of the load that had it, so
+    that an account which a killed run did not keep is not lost; all 0 where a newer token is there as well."""
 
 
 def refused_schema() -> pa.Schema:

@@ -48,6 +48,12 @@ class Commits:
         entry = self.commits.get(app_id)
         return int(entry["version"]) if entry else None
 
+    def counts(self, token: CommitToken) -> Counts:
+        """Return what became of a load that is in, if it is the last one."""
+        entry = self.commits[token.app_id]
+        known = entry["counts"] if int(entry["version"]) == token.version else {}
+        return Counts(**known, already_committed=True)
+
     def of(self, app_id: str, name: str) -> Commits:
         """Return the part that belongs to one load; it is bounded, however many loads there were."""
         return Commits({app_id: self.commits[app_id]}, {name: self.files[name]})

@@ -93,7 +93,7 @@ class FileTarget(Target):
 
             before = folder.commits()
             if _is_committed(before, load):
-                return Counts(already_committed=True)
+                return before.counts(load.token)
             with folder.staged() as staging:
                 return _write(load, batches, staging / name, before, show)
 
@@ -103,7 +103,7 @@ class FileTarget(Target):
         name = prefix.key(load.token, load.mode)
         before = prefix.commits(load.token.app_id, load.mode)
         if _is_committed(before, load):
-            return Counts(already_committed=True)
+            return before.counts(load.token)
         with storage_errors(options.path), tempfile.TemporaryDirectory(prefix="etl-") as staging:
 
             def put(file: Path, commits: Commits) -> None:

@@ -60,7 +60,8 @@ class PostgresTarget(PostgresConnection, Target):
             table = inspect(session, options.table, load.schema, where)
             newest = commits.newest(session, table.schema, load.token.app_id)
             if newest is not None and newest >= load.token.version:
-                return Counts(already_committed=True)
+                known = commits.account(session, table.schema, load.token) if newest == load.token.version else {}
+                return Counts(**known, already_committed=True)
             refusals = Refusals(load.on_refused)
             counts = _apply(session, load, table, batches, refusals)
             refusals.flush()

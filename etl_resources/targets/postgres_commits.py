@@ -10,7 +10,7 @@ from etl_resources.postgres_sql import literal, quote
 
 if TYPE_CHECKING:
     from etl_resources.postgres_session import Session
-    from etl_resources.target import Load
+    from etl_resources.target import CommitToken, Load
     from etl_resources.targets.postgres_table import Table
 
 TABLE = "_etl_commits"
@@ -23,6 +23,14 @@ def newest(session: Session, schema: str, app_id: str) -> int | None:
         return None
     found = session.value(f"SELECT max(version) FROM {table} WHERE app_id = {literal(app_id)}")  # noqa: S608 - quoted
     return None if found is None else int(found)
+
+
+def account(session: Session, schema: str, token: CommitToken) -> dict[str, Any]:
+    """Return the account of a load that has been applied."""
+    where = f"app_id = {literal(token.app_id)} AND version = {int(token.version)}"
+    found = session.value(f"SELECT account::text FROM {quote(schema, TABLE)} WHERE {where}")  # noqa: S608 - quoted
+    known: dict[str, Any] = json.loads(str(found))
+    return known
 
 
 def wait_for_turn(session: Session, app_id: str) -> None:
