@@ -29,7 +29,7 @@ def main(port: str, table: str, folder: str, backend: str) -> None:
         pipeline = dlt.pipeline("bench", destination="filesystem", dataset_name="d", pipelines_dir=tempfile.mkdtemp())
         pipeline.run(resource, loader_file_format="parquet")
 
-    timed(load)
+    timed(load, "pyarrow.parquet", "deltalake", "sqlalchemy", "psycopg2", "connectorx")
 
 
 main(*sys.argv[1:])

@@ -20,7 +20,7 @@ def main(port: str, table: str) -> None:
         pipeline = dlt.pipeline("bench", destination=target, dataset_name="dlt_out", pipelines_dir=tempfile.mkdtemp())
         pipeline.run(source, write_disposition="replace")
 
-    timed(load)
+    timed(load, "pyarrow.parquet", "sqlalchemy", "psycopg2")
 
 
 main(*sys.argv[1:])

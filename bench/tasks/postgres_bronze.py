@@ -16,7 +16,12 @@ def main(port: str, table: str, folder: str) -> None:
     source = PostgresSource(host="127.0.0.1", port=int(port), database="postgres", user="postgres", sslmode="disable")
     stream = Stream("orders", PostgresStreamOptions(type="postgres", table=table), Snapshot())
     bronze = Bronze(Lake(uri=folder), "bench", stream)
-    timed(lambda: bronze.land(source, Run("bench")).account.inserted)
+    timed(
+        lambda: bronze.land(source, Run("bench")).account.inserted,
+        "pyarrow.parquet",
+        "deltalake",
+        "adbc_driver_postgresql.dbapi",
+    )
 
 
 main(*sys.argv[1:])

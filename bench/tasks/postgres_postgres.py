@@ -22,13 +22,20 @@ def main(port: str, table: str) -> None:
     }
     source, target = PostgresSource(**settings), PostgresTarget(**settings)
     stream = Stream("orders", PostgresStreamOptions(type="postgres", table=table), Snapshot())
+    name = f"loaded_{uuid.uuid4().hex}"
     load = Load(
-        options=PostgresTargetOptions(type="postgres", table="loaded"),
+        options=PostgresTargetOptions(type="postgres", table=name),
         schema=source.read_schema(stream),
         mode="replace",
         token=CommitToken(f"bench/{uuid.uuid4()}", 1, "bench"),
     )
-    timed(lambda: target.write(load, (batch.data for batch in source.read(stream, None))).inserted)
+    timed(
+        lambda: target.write(load, (batch.data for batch in source.read(stream, None))).inserted,
+        "pyarrow.parquet",
+        "adbc_driver_postgresql.dbapi",
+    )
+    with target.session() as session:
+        session.execute(f"DROP TABLE {name}")
 
 
 main(*sys.argv[1:])

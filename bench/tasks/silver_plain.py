@@ -34,7 +34,7 @@ def main(lake: str, folder: str) -> None:
                 table.table.append(handle, staged, Commit("plain", 1))
             return staged.stored_rows
 
-    timed(write)
+    timed(write, "duckdb", "pyarrow.parquet", "deltalake")
     shutil.rmtree(folder)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from etl_resources.delta.encoding import dictionary_columns
 from etl_resources.delta.statistics import file_statistics
 from etl_resources.delta.storage import FileStore
 
@@ -74,19 +75,26 @@ class Staging:
 
         if not self._pending:
             return
-        writer = self._writer or self._open()
-        writer.write_table(pa.Table.from_batches(self._pending, self.schema), row_group_size=2 * ROW_GROUP_ROWS)
+        rows = pa.Table.from_batches(self._pending, self.schema)
+        writer = self._writer or self._open(rows)
+        writer.write_table(rows, row_group_size=2 * ROW_GROUP_ROWS)
         self._pending, self._pending_rows = [], 0
         if self._sink.tell() >= self._file_bytes:
             self._close_file()
 
-    def _open(self) -> pq.ParquetWriter:
+    def _open(self, first: pa.Table) -> pq.ParquetWriter:
         import pyarrow.parquet as pq
 
         self._path = f"part-{uuid.uuid4()}.zstd.parquet"
         self._sink = self.store.open(self._path)
         self._writer = pq.ParquetWriter(
-            self._sink, self.schema, compression="zstd", compression_level=1, write_statistics=True, store_schema=False
+            self._sink,
+            self.schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=dictionary_columns(first),
+            write_statistics=True,
+            store_schema=False,
         )
         return self._writer
 
