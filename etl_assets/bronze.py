@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 COMMIT_ROWS = 2_000_000
 """A source that can resume in the middle is committed about every so many rows."""
+REPEATED = "delivered_before"
+"""What a queue delivered again, and the source recognised."""
 REFRESH_MARK = "refresh"
 """Delta `txn` that holds the batch with which the newest full refresh began."""
 
@@ -49,6 +51,7 @@ class _Work:
     rows: int = 0
     read: int = 0
     unreadable: int = 0
+    repeated: int = 0
     position: Position | None = None
 
 
@@ -151,7 +154,7 @@ class _Landing:
                 work = self._stage(batch)
                 if batch.position is not None:
                     work.position = batch.position
-                    if limit is not None and work.rows >= limit:
+                    if limit is not None and (batch.commit or work.rows >= limit):
                         self._commit(work, source)
             if self.work is not None:
                 self._check_end(self.work)
@@ -196,6 +199,7 @@ class _Landing:
         work.staged.write(conform(rows, work.schema, where=table.name))
         work.rows += batch.data.num_rows
         work.read = batch.rows_read - self.read_before
+        work.repeated += batch.repeated
         if batch.unreadable is not None and batch.unreadable.num_rows:
             first = work.rows + work.unreadable
             work.unreadable += batch.unreadable.num_rows
@@ -210,6 +214,7 @@ class _Landing:
         account = RowAccount(
             read=work.read,
             inserted=work.staged.stored_rows,
+            filtered={REPEATED: work.repeated} if work.repeated else {},
             rejected={"unreadable": work.unreadable} if work.unreadable else {},
         ).check(where=bronze.table.name)
         total = self.account + account

@@ -23,6 +23,9 @@ class Policy(dg.Config):
 
     attempts: int = Field(default=5, ge=1, description="How often to try in all; 1: never again.")
     timeout: float = Field(default=30.0, gt=0, description="Seconds that one attempt may take to connect.")
+    silence: float = Field(
+        default=120.0, gt=0, description="Seconds without a byte from the far end after which it counts as gone."
+    )
     deadline: float = Field(default=120.0, gt=0, description="Seconds after which no further attempt starts.")
     first_wait: float = Field(default=0.5, ge=0, description="Ceiling in seconds of the first wait.")
     longest_wait: float = Field(default=30.0, ge=0, description="Ceiling in seconds of any wait.")

@@ -84,6 +84,11 @@ class Batch:
     position: Position | None = None
     unreadable: pa.RecordBatch | None = None
     """Records that could not be parsed, in `unreadable_schema()`."""
+    repeated: int = 0
+    """Records that came again and were recognised: counted by `rows_read`, in neither `data` nor `unreadable`."""
+    commit: bool = False
+    """The source wants what it gave so far to be committed now (a micro-batch is full, or its time is up), and to be
+    told by `acknowledge`; such a batch carries a position."""
 
 
 def unreadable_schema() -> pa.Schema:
@@ -161,4 +166,9 @@ class Source(dg.ConfigurableResource, ABC):
         return False
 
     def acknowledge(self, stream: Stream, position: Position) -> None:
-        """Tell the source that everything up to `position` is safely committed in the lake."""
+        """Tell the source that everything up to `position` is safely committed in the lake.
+
+        Called after every commit, while `read` is suspended in the yield of the batch that carried `position`, or has
+        ended; a queue acknowledges its messages here. A kill before it leaves a committed position that the next
+        `read` gets as `since`: what is delivered again then has to be recognised.
+        """

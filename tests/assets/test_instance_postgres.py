@@ -17,7 +17,8 @@ import dagster as dg
 import psycopg
 import pytest
 
-from tests.servers.postgres import PostgresServer, free_port
+from tests.servers.postgres import PostgresServer
+from tests.servers.proxy import free_port
 
 PROJECT = Path(__file__).parents[2]
 DEPLOY = PROJECT / "deploy"

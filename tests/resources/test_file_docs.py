@@ -1,4 +1,4 @@
-"""The `file` sections of docs/sources.md and docs/targets.md: tables that match the code, examples that run."""
+"""The `file` sections of docs/sources/file.md and docs/targets.md: tables that match the code, examples that run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def section(page: str) -> str:
-    return (DOCS / page).read_text(encoding="utf-8").split("\n## file\n")[1].split("\n## ")[0]
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return text if page == "sources/file.md" else text.split("\n## file\n")[1].split("\n## ")[0]
 
 
 def examples(page: str) -> list[Any]:
@@ -30,7 +31,7 @@ def examples(page: str) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("page", "heading", "model"),
-    [("sources.md", "option of `source:`", FileOptions), ("targets.md", "option of `target:`", FileTargetOptions)],
+    [("sources/file.md", "option of `source:`", FileOptions), ("targets.md", "option of `target:`", FileTargetOptions)],
 )
 def test_the_table_of_options_is_the_model(page: str, heading: str, model: type[BaseModel]) -> None:
     """Every option is there, no other, with the default that it has."""
@@ -53,7 +54,7 @@ def test_the_examples_of_source_and_target_run(tmp_path: Path, monkeypatch: pyte
     Path("landing/customers-1.csv").write_text("customer_id;name\n1;NA\n2;Ann\nbroken\n")
     products = b'{"products": [{"product_id": 1, "price": 1.50}, {"product_id": 2, "price": 19}]}'
     Path("landing/products.json.gz").write_bytes(gzip.compress(products))
-    pipeline, connections = examples("sources.md")
+    pipeline, connections = examples("sources/file.md")
     for connection in connections["attributes"]["connections"].values():
         assert connection.pop("type") == "file"
         FileSource(**connection)

@@ -15,7 +15,8 @@ from etl_resources.sources.file import FileOptions, FileSource
 from etl_resources.target import CommitToken, Counts, Load, Mode
 from etl_resources.targets.file import FileTarget, FileTargetOptions
 from tests.resources.crashing import SCHEMA, rows
-from tests.servers.s3 import BUCKET, S3, cutting_proxy, shared_s3
+from tests.servers.proxy import wire_to
+from tests.servers.s3 import BUCKET, S3, shared_s3
 
 pytestmark = pytest.mark.xdist_group("s3")
 
@@ -144,8 +145,8 @@ def test_an_upload_that_breaks_off_leaves_what_was_there(s3: S3) -> None:
     """Large enough to be sent in several parts; a reader sees the old object, and the load can be repeated."""
     big = {"count": 800_000, "format": "csv"}
     write(s3, "broken-csv", 1, "replace", format="csv")
-    with cutting_proxy(s3.port, 8 << 20, sent=True) as port, pytest.raises(UnavailableError):
-        write(S3(port), "broken-csv", 2, "replace", **big)  # type: ignore[arg-type]
+    with wire_to(s3.port, cut_after_sent=8 << 20) as wire, pytest.raises(UnavailableError):
+        write(S3(wire.port), "broken-csv", 2, "replace", **big)  # type: ignore[arg-type]
     options = FileTargetOptions(path=uri("broken-csv"), format="csv")
     assert target(s3).committed_version(options, "gold/sales") == 1
     assert names(s3, "broken-csv") == ["data.csv"]

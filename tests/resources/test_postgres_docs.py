@@ -1,4 +1,4 @@
-"""The examples of docs/sources.md and docs/targets.md are read, and run."""
+"""The examples of docs/sources/postgres.md and docs/targets.md are read, and run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def examples(page: str) -> list[Any]:
-    section = (DOCS / page).read_text(encoding="utf-8").split("\n## postgres\n")[1].split("\n## ")[0]
+    text = (DOCS / page).read_text(encoding="utf-8")
+    section = text if page == "sources/postgres.md" else text.split("\n## postgres\n")[1].split("\n## ")[0]
     return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", section, flags=re.DOTALL)]
 
 
@@ -28,7 +29,7 @@ def test_the_examples_of_source_and_target_run(
     postgres_server: PostgresServer, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHOP_PASSWORD", "not asked for")
-    connection, pipeline = examples("sources.md")
+    connection, pipeline = examples("sources/postgres.md")
     written = connection["attributes"]["connections"]["shop"]
     assert written.pop("type") == "postgres"
     PostgresSource(**written)

@@ -30,7 +30,8 @@ from etl_resources.exceptions import (
 from etl_resources.secret import Secret
 from etl_resources.source import Batch, Incremental, Stream, Window
 from etl_resources.sources.postgres import PostgresSource, PostgresStreamOptions
-from tests.servers.postgres import PostgresServer, cut_after, running_postgres
+from tests.servers.postgres import PostgresServer, running_postgres
+from tests.servers.proxy import wire_to
 
 TYPES = """
     CREATE TYPE mood AS ENUM ('sad', 'happy');
@@ -211,8 +212,8 @@ def test_a_wire_that_is_cut_is_an_error_wherever_it_is_cut(
 ) -> None:
     client.execute("CREATE TABLE t AS SELECT n AS id FROM generate_series(1, 30000) n")
     for bytes_ in (0, 10, 3000, 20_000, 200_000, 400_000):
-        with cut_after(postgres_server.port, bytes_) as port:
-            settings = postgres_server.settings(postgres_database, port=port, resilience={"attempts": 1})
+        with wire_to(postgres_server.port, cut_after=bytes_) as wire:
+            settings = postgres_server.settings(postgres_database, port=wire.port, resilience={"attempts": 1})
             with pytest.raises(UnavailableError):
                 drain(PostgresSource(**settings).read(stream(table="t"), None))
 

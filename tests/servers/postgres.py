@@ -8,10 +8,8 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,6 +18,8 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+
+from tests.servers.proxy import free_port
 
 SUPERUSER = "postgres"
 
@@ -30,12 +30,6 @@ def binaries() -> Path:
     if not found:
         raise RuntimeError("no PostgreSQL server under /usr/lib/postgresql: run tests/servers/install.sh")
     return found[-1]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 class PostgresServer:
@@ -200,41 +194,3 @@ def shared_postgres() -> PostgresServer:
     stack = ExitStack()
     atexit.register(stack.close)
     return stack.enter_context(running_postgres())
-
-
-@contextmanager
-def cut_after(port: int, bytes_to_client: int) -> Iterator[int]:
-    """Give the port of a wire to `port` that is torn once so many bytes have come back through it."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    sockets: list[socket.socket] = [listener]
-    left = [bytes_to_client]
-
-    def copy(source: socket.socket, sink: socket.socket, *, counted: bool) -> None:
-        with suppress(OSError):
-            while chunk := source.recv(16_384):
-                if counted:
-                    left[0] -= len(chunk)
-                    if left[0] < 0:
-                        break
-                sink.sendall(chunk)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                server = socket.create_connection(("127.0.0.1", port))
-                sockets.extend((client, server))
-                for source, sink, counted in ((client, server, False), (server, client, True)):
-                    threading.Thread(target=copy, args=(source, sink), kwargs={"counted": counted}, daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield int(listener.getsockname()[1])
-    finally:
-        for each in sockets:
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()

@@ -1,4 +1,4 @@
-"""A private S3 (moto, in a process of its own), and a proxy in front of it that can cut the line."""
+"""A private S3 (moto, in a process of its own)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+
+from tests.servers.proxy import free_port
 
 BUCKET = "lake"
 # A conditional put looks for the object, and then puts it: without a switch of threads in between, that is one step.
@@ -68,12 +69,6 @@ def shared_s3(*, open_requests: int | None = None) -> S3:
     return running.enter_context(running_s3(open_requests=open_requests))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
     for _ in range(300):
         assert server.poll() is None, "moto ended"
@@ -90,45 +85,3 @@ def _create_bucket(port: int) -> None:
     connection.request("PUT", f"/{BUCKET}", headers={"Host": "s3.amazonaws.com"})
     assert connection.getresponse().status == 200
     connection.close()
-
-
-@contextmanager
-def cutting_proxy(target: int, after_bytes: int, *, sent: bool = False) -> Iterator[int]:
-    """Pass connections on to `target` until `after_bytes` have come back in all (or have been `sent`); then drop them
-    and refuse new ones."""
-    left = after_bytes
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(0.2)
-    over = threading.Event()
-    lock = threading.Lock()
-
-    def pump(source: socket.socket, sink: socket.socket, *, counted: bool) -> None:
-        nonlocal left
-        with suppress(OSError):
-            while not over.is_set() and (data := source.recv(65_536)):
-                with lock:
-                    left -= len(data) if counted else 0
-                    if left <= 0:
-                        over.set()
-                        break
-                sink.sendall(data)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def accept() -> None:
-        while not over.is_set():
-            with suppress(TimeoutError):
-                client, _ = listener.accept()
-                server = socket.create_connection(("127.0.0.1", target))
-                threading.Thread(target=pump, args=(client, server), kwargs={"counted": sent}, daemon=True).start()
-                threading.Thread(target=pump, args=(server, client), kwargs={"counted": not sent}, daemon=True).start()
-        listener.close()
-
-    thread = threading.Thread(target=accept, daemon=True)
-    thread.start()
-    try:
-        yield int(listener.getsockname()[1])
-    finally:
-        over.set()
-        thread.join(5)

@@ -26,7 +26,8 @@ from etl_resources.target import Target, TargetOptions
 from etl_resources.targets.file import FileTarget, FileTargetOptions
 from tests.conformance.cases import TypeCase
 from tests.conformance.harness import Opened, SourceHarness, TargetHarness
-from tests.servers.s3 import BUCKET, S3, cutting_proxy, shared_s3
+from tests.servers.proxy import wire_to
+from tests.servers.s3 import BUCKET, S3, shared_s3
 
 MANY = 10_000
 
@@ -232,8 +233,8 @@ class CsvObjects(CsvFiles):
 
         @contextmanager
         def cut() -> Iterator[Opened]:
-            with cutting_proxy(self.s3.port, len(content) // 2) as port, contextlib.suppress(ConnectionError):
-                yield self._source(S3(port)), Stream(name, FileOptions(path=f"s3://{BUCKET}/{name}/*.csv"))
+            with wire_to(self.s3.port, cut_after=len(content) // 2) as wire, contextlib.suppress(ConnectionError):
+                yield self._source(S3(wire.port)), Stream(name, FileOptions(path=f"s3://{BUCKET}/{name}/*.csv"))
 
         return cut()
 

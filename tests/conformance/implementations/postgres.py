@@ -19,7 +19,8 @@ from etl_resources.target import Mode, TargetOptions
 from etl_resources.targets.postgres import PostgresTarget, PostgresTargetOptions
 from tests.conformance.cases import TypeCase
 from tests.conformance.harness import Opened, SourceHarness, TargetHarness
-from tests.servers.postgres import PostgresServer, cut_after, shared_postgres
+from tests.servers.postgres import PostgresServer, shared_postgres
+from tests.servers.proxy import wire_to
 
 _PASSWORD = "CONFORMANCE_POSTGRES_PASSWORD"
 _JSON = {"struct", "list_of_structs"}
@@ -110,8 +111,8 @@ class PostgresSourceHarness(_Server, SourceHarness):
     @contextmanager
     def goes_away(self, name: str, data: pa.Table) -> Iterator[Opened]:
         self.fill(name, data)
-        with cut_after(self.server.port, data.nbytes // 3) as port:
-            yield self._open(name, port=port)
+        with wire_to(self.server.port, cut_after=data.nbytes // 3) as wire:
+            yield self._open(name, port=wire.port)
 
 
 class PostgresTargetHarness(_Server, TargetHarness):
