@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from etl_assets.components.mistakes import collecting, did_you_mean
+from etl_assets.components.mistakes import collecting, did_you_mean, wrong_uses
 from etl_assets.loading import load_defs_folder
 from etl_resources.engines.duckdb import DuckDB
 from etl_resources.exceptions import ConfigurationError
@@ -23,11 +23,15 @@ def load(root: Path) -> dg.Definitions:
     Raises:
         ConfigurationError: with every mistake of every pipeline, and every dependency that nothing produces.
     """
-    with collecting() as mistakes:
+    with collecting() as (mistakes, uses):
         loaded = load_defs_folder(root)
         defaults: dict[str, object] = {"engine": DuckDB(memory_limit=os.environ.get("ETL_MEMORY_LIMIT", "2GB"))}
         if "lake" not in (loaded.resources or {}):
             defaults["lake"] = Lake(uri=os.environ.get("ETL_LAKE_URI", ".lake"))
+        given = {**(loaded.resources or {}), **defaults}
+        mistakes.extend(wrong_uses(uses, given))
+        # Without these Dagster would stop at the first connection that is not there.
+        defaults |= {use.resource: dg.ResourceDefinition.none_resource() for use in uses if use.resource not in given}
         complete = dg.Definitions.merge(loaded, dg.Definitions(resources=defaults, executor=dg.in_process_executor))
         mistakes.extend(missing_dependencies(complete))
     if mistakes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,17 @@ from etl_resources.exceptions import ConfigurationError, EtlError
 Model = TypeVar("Model", bound=BaseModel)
 Result = TypeVar("Result")
 _collected: ContextVar[list[str] | None] = ContextVar("_collected", default=None)
+_uses: ContextVar[list[Use] | None] = ContextVar("_uses", default=None)
+
+
+@dataclass(frozen=True)
+class Use:
+    """A connection that a stream or a publication names: `resource` is its key, `kind` the class it has to be of."""
+
+    connection: str
+    resource: str
+    kind: type[Any]
+    where: str
 
 
 def validated(model: type[Model], data: Mapping[str, Any], *, where: str) -> Model:
@@ -75,14 +87,43 @@ def _inner(annotation: Any) -> Any:
 
 
 @contextmanager
-def collecting() -> Iterator[list[str]]:
-    """Collect the mistakes of everything that loads inside, instead of stopping at the first."""
+def collecting() -> Iterator[tuple[list[str], list[Use]]]:
+    """Collect the mistakes of everything that loads inside, instead of stopping at the first; and the connections."""
     found: list[str] = []
-    token = _collected.set(found)
+    uses: list[Use] = []
+    token, token_of_uses = _collected.set(found), _uses.set(uses)
     try:
-        yield found
+        yield found, uses
     finally:
         _collected.reset(token)
+        _uses.reset(token_of_uses)
+
+
+def use(connection: str, resource: str, kind: type[Any], where: str) -> None:
+    """Remember that a connection is needed; whether it is there is known when everything is loaded."""
+    collected = _uses.get()
+    if collected is not None:
+        collected.append(Use(connection, resource, kind, where))
+
+
+def wrong_uses(uses: Iterable[Use], resources: Mapping[str, Any]) -> list[str]:
+    """Return a line per connection that is not there, or is one to another system."""
+    lines = []
+    for each in uses:
+        found = resources.get(each.resource)
+        if isinstance(found, each.kind):
+            continue
+        wanted = each.kind.__module__.rpartition(".")[2]
+        if found is not None:
+            has = type(found).__module__.rpartition(".")[2]
+            lines.append(f"{each.where}: the connection {each.connection!r} is of type {has}, not {wanted}")
+        else:
+            known = [name for name, resource in resources.items() if isinstance(resource, each.kind)]
+            suffix = each.resource.removeprefix(each.connection)
+            names = [name.removesuffix(suffix) for name in known]
+            hint = did_you_mean(each.connection, names) or f" (known: {', '.join(names) or 'none'})"
+            lines.append(f"{each.where}: there is no connection {each.connection!r} of type {wanted}{hint}")
+    return lines
 
 
 def reported(build: Callable[[], Result], otherwise: Result) -> Result:

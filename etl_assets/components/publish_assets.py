@@ -7,7 +7,7 @@ from functools import cached_property
 import dagster as dg
 
 from etl_assets.components.context import PipelineContext, conserved_spec, run_of
-from etl_assets.components.mistakes import validated
+from etl_assets.components.mistakes import use, validated
 from etl_assets.components.models import PublishModel
 from etl_assets.components.table_metadata import same_columns, table_result
 from etl_assets.references import Reference, parse_reference
@@ -66,6 +66,8 @@ class PublishAssets:
             description=f"{self.model.table}, loaded into {options.connection or options.type} ({model.mode}).",
         )
         resource = f"{options.connection}_target" if options.connection else None
+        if options.connection is not None and resource is not None:
+            use(options.connection, resource, self.target, self.where)
         needs = {"lake", "engine", resource} if resource else {"lake", "engine"}
 
         @dg.multi_asset(

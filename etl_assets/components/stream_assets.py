@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from etl_assets.components.context import PipelineContext, conserved_spec, full_refresh, run_of
-from etl_assets.components.mistakes import validated
+from etl_assets.components.mistakes import use, validated
 from etl_assets.components.models import StreamModel
 from etl_assets.components.table_metadata import (
     contract_columns,
@@ -74,6 +74,8 @@ class StreamAssets:
         from etl_resources.exceptions import ConfigurationError
 
         able = self.source.capabilities
+        if self.options.connection is not None:
+            use(self.options.connection, self.options.connection, self.source, self.where)
         if self.capture is not None and self.capture.kind not in able.captures:
             raise ConfigurationError(
                 f"a source of type {self.options.type} has no {self.capture.kind} capture",

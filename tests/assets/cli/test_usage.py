@@ -121,9 +121,51 @@ def test_a_type_that_is_not_there_is_a_mistake_of_the_definitions(shop: Shop) ->
     shop.write("defs/one/defs.yaml", "type: etl_assets.components.Pipelin\nattributes: {}\n")
     ended = shop.etl("status")
     assert ended.code == 1
-    assert "Pipelin" in ended.err
-    assert "fix:   mend the definitions" in ended.err
+    assert "'etl_assets.components.Pipelin' - did you mean 'etl_assets.components.Pipeline'?" in ended.err
+    assert "defs/one/defs.yaml" in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_a_file_that_cannot_be_read_hides_no_mistake_of_another(shop: Shop) -> None:
+    shop.write("defs/one/defs.yaml", "type: etl_assets.components.Pipeline\nattributes: {name: [\n")
+    shop.write("defs/two/defs.yaml", "type: etl_assets.components.Pipelin\nattributes: {}\n")
+    shop.write("defs/three/defs.yaml", BROKEN.format(name="three"))
+    ended = shop.etl("status")
+    assert ended.code == 1
+    assert "3 mistakes" in ended.err
+    for told in ("defs/one/defs.yaml", "did you mean 'etl_assets.components.Pipeline'?", "did you mean 'source'?"):
+        assert told in ended.err
+
+
+CONNECTIONS = """
+type: etl_assets.components.Connections
+attributes:
+  connections:
+    shop: {type: postgres, host: localhost, database: shop, user: etl, sslmode: disable}
+    files: {type: file}
+"""
+USES = """
+type: etl_assets.components.Pipeline
+attributes:
+  name: uses
+  streams:
+    one: {source: {type: postgres, connection: shpo, table: one}, key: [id]}
+    two: {source: {type: postgres, connection: files, table: two}, key: [id]}
+    three: {source: {type: postgres, connection: shop, table: three}, key: [id]}
+  publish:
+    - {table: silver/one, target: {type: postgres, connection: nowhere, table: out}}
+"""
+
+
+def test_a_connection_that_is_not_there_is_a_mistake_of_the_stream(shop: Shop) -> None:
+    shop.write("defs/connections/defs.yaml", CONNECTIONS)
+    shop.write("defs/uses/defs.yaml", USES)
+    ended = shop.etl("status")
+    assert ended.code == 1
+    assert "3 mistakes" in ended.err
+    assert "stream one: there is no connection 'shpo' of type postgres - did you mean 'shop'?" in ended.err
+    assert "stream two: the connection 'files' is of type file, not postgres" in ended.err
+    assert "publish silver/one: there is no connection 'nowhere' of type postgres (known: shop)" in ended.err
 
 
 def test_debug_shows_the_traceback(shop: Shop) -> None:

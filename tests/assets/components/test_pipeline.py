@@ -205,7 +205,7 @@ def test_gold_may_read_only_the_lake(folder: Path) -> None:
 
 
 def test_all_mistakes_of_all_pipelines_are_told_together(folder: Path) -> None:
-    with collecting() as mistakes:
+    with collecting() as (mistakes, _):
         for name in ("one", "two"):
             wrong = attributes(folder, name=name, gold={"a": {"sql": "no_a.sql"}, "b": {"sql": "no_b.sql"}})
             reported(lambda wrong=wrong: Pipeline(**wrong).definitions(folder), None)  # type: ignore[misc]
