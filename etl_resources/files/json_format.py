@@ -76,7 +76,7 @@ class JsonReader:
             table = parse_block(data, len(part), schema, lines=False)
             chunk.records += len(part)
             if table is None:
-                table, unreadable = _parse_one_by_one(settings, part, schema)
+                table, unreadable = parse_one_by_one(settings, part, schema)
                 chunk.unreadable += unreadable
                 schema = table.schema
             tables.append(table)
@@ -84,9 +84,10 @@ class JsonReader:
         return chunk
 
 
-def _parse_one_by_one(
+def parse_one_by_one(
     settings: JsonSettings, part: list[Numbered], schema: pa.Schema
 ) -> tuple[pa.Table, list[Unreadable]]:
+    """Return the records as a table in the schema, grown by their new keys, and those that do not fit."""
     import pyarrow as pa
 
     values: list[dict[str, Any]] = []
