@@ -28,12 +28,15 @@ def status(pipeline: OnePipeline = None, env: Env = None, json: Json = False) ->
             errors = open_errors(project)
             found = {name: tables_now(project, project.location.keys(name), errors) for name in names}
             last = last_runs(project, names)
+            troubles = {name: _troubles(project, name) for name in names}
         if json:
-            emit([_to_json(project, name, found[name], last[name]) for name in names])
-        elif pipeline is None:
+            emit([{**_to_json(project, name, found[name], last[name]), "circuits": troubles[name]} for name in names])
+            return
+        if pipeline is None:
             _print_all(project, found, last)
         else:
             _print_one(project, pipeline, found[pipeline], last[pipeline])
+        _print_troubles(troubles)
 
 
 def last_runs(project: Project, names: list[str]) -> dict[str, PastRun | None]:
@@ -41,6 +44,34 @@ def last_runs(project: Project, names: list[str]) -> dict[str, PastRun | None]:
     from etl_assets.cli.records import past_runs
 
     return {name: next(iter(past_runs(project.instance, name, limit=1)), None) for name in names}
+
+
+def _troubles(project: Project, pipeline: str) -> dict[str, dict[str, Any]]:
+    """Return the connections of a pipeline that failed last, with the state of their circuits."""
+    import time
+
+    from etl_assets.circuits import troubled
+
+    context = project.location.contexts.get(pipeline)
+    if context is None:
+        return {}
+    model = context.model
+    places = [*(stream.source for stream in model.streams.values()), *(each.target for each in model.publish)]
+    names = {str(place["connection"]) for place in places if place.get("connection")}
+    found = troubled(project.instance, sorted(names))
+    return {
+        name: {"circuit": state.word(time.time()), "failures": state.failures, "reason": state.reason}
+        for name, state in found.items()
+    }
+
+
+def _print_troubles(troubles: dict[str, dict[str, dict[str, Any]]]) -> None:
+    from etl_assets.cli.output import plural, stdout
+
+    every = {name: trouble for found in troubles.values() for name, trouble in found.items()}
+    for name, trouble in every.items():
+        failures = plural(trouble["failures"], "failure")
+        stdout().print(f"connection {name}: circuit {trouble['circuit']}, {failures} in a row: {trouble['reason']}")
 
 
 def schedule_of(project: Project, pipeline: str) -> str | None:

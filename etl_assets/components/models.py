@@ -99,6 +99,12 @@ class PublishModel(Strict):
         return self
 
 
+class WatchModel(Strict):
+    """A sensor that looks at the sources of the streams and starts a run where something is new."""
+
+    seconds: int = Field(default=30, ge=1, description="Seconds between two looks.")
+
+
 class PipelineModel(Strict):
     """A pipeline: streams into bronze and silver, gold tables over them, and where tables are published."""
 
@@ -107,6 +113,7 @@ class PipelineModel(Strict):
     owners: list[str] = Field(default=[], description="E-mail addresses or team:name.", examples=[["team:sales-data"]])
     tags: dict[str, str] = {}
     schedule: str | None = Field(default=None, description="Cron expression or @hourly, @daily, ...")
+    watch: WatchModel | None = Field(default=None, description="Start a run when a source has something new.")
     errors: BudgetModel = BudgetModel()
     streams: dict[str, StreamModel] = {}
     gold: dict[str, GoldModel] = {}

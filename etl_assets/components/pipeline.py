@@ -14,6 +14,7 @@ from etl_assets.components.gold_assets import GoldAssets
 from etl_assets.components.mistakes import did_you_mean, reported, validated
 from etl_assets.components.models import PipelineModel
 from etl_assets.components.publish_assets import PublishAssets
+from etl_assets.components.sensors import watch_sensor
 from etl_assets.components.stream_assets import StreamAssets
 from etl_resources.exceptions import ConfigurationError, EtlError
 
@@ -74,10 +75,14 @@ class Pipeline(dg.Component):
             parts.try_add(partial(_one, PublishAssets(pipeline, publication)))
         if model.schedule is not None:
             parts.try_add(partial(_check_cron, model.schedule, pipeline.where()))
+        if model.watch is not None:
+            parts.try_watch(partial(watch_sensor, pipeline, model.watch))
         if parts.mistakes:
             raise ConfigurationError("\n".join(parts.mistakes), where=str(folder))
         schedules = [_schedule(model)] if model.schedule else []
-        return dg.Definitions(assets=[*parts.assets], asset_checks=parts.checks, schedules=schedules)
+        return dg.Definitions(
+            assets=[*parts.assets], asset_checks=parts.checks, schedules=schedules, sensors=parts.sensors
+        )
 
 
 class _Documented(BaseModel):
@@ -92,6 +97,8 @@ class _Parts:
     def __init__(self) -> None:
         self.assets: list[Any] = []
         self.checks: list[dg.AssetChecksDefinition] = []
+        self.streams: list[StreamAssets] = []
+        self.sensors: list[dg.SensorDefinition] = []
         self.mistakes: list[str] = []
 
     def add_stream(self, stream: StreamAssets) -> None:
@@ -102,9 +109,20 @@ class _Parts:
             silver = stream.silver_asset()
             stream.silver_spec()  # parses steps, contract and foreign keys: their mistakes belong here
             self.checks += stream.contract_checks()
+            self.streams.append(stream)
             return [stream.external(), stream.bronze(), *silver]
 
         self.try_add(build)
+
+    def try_watch(self, build: Callable[[list[StreamAssets]], dg.SensorDefinition]) -> None:
+        """Add the sensor over the streams that are right."""
+
+        def watch() -> list[Any]:
+            if not self.mistakes:
+                self.sensors.append(build(self.streams))
+            return []
+
+        self.try_add(watch)
 
     def try_add(self, build: Callable[[], list[Any]]) -> None:
         """Add what `build` returns, or the mistake that it raises."""

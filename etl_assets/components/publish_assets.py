@@ -6,6 +6,7 @@ from functools import cached_property
 
 import dagster as dg
 
+from etl_assets.circuits import guarded
 from etl_assets.components.context import PipelineContext, conserved_spec, run_of
 from etl_assets.components.mistakes import use, validated
 from etl_assets.components.models import PublishModel
@@ -91,7 +92,8 @@ class PublishAssets:
                 self.pipeline.budget(model.errors),
             )
             publisher = Publisher(context.resources.lake, context.resources.engine, publication)
-            published = publisher.publish(target, run_of(context))
+            with guarded(context, options.connection, spec.key):
+                published = publisher.publish(target, run_of(context))
             table = context.resources.lake.table(*self.reference.key)
             handle = table.open(published.lake_version)
             columns = [name for name in handle.schema().names if not name.startswith("_")] if handle else []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from etl_assets.circuits import guarded
 from etl_assets.components.context import PipelineContext, conserved_spec, full_refresh, run_of
 from etl_assets.components.mistakes import use, validated
 from etl_assets.components.models import StreamModel
@@ -125,7 +126,8 @@ class StreamAssets:
 
             source: Source = getattr(context.resources, connection) if connection else self.source()
             bronze = Bronze(context.resources.lake, self.pipeline.name, self.stream(context))
-            landed = bronze.land(source, run_of(context), full_refresh=full_refresh(context))
+            with guarded(context, connection, self.external().key):
+                landed = bronze.land(source, run_of(context), full_refresh=full_refresh(context))
             handle = bronze.table.open()
             metadata = table_metadata(bronze.table, handle, landed.delta_version)
             own = [name for name in handle.schema().names if not name.startswith("_")] if handle is not None else []

@@ -21,6 +21,7 @@ PIPELINES = (REPOSITORY / "docs" / "pipelines.md").read_text("utf-8")
 CLI = (REPOSITORY / "docs" / "cli.md").read_text("utf-8")
 SECTIONS: dict[str, type[BaseModel]] = {
     "attributes": models.PipelineModel,
+    "watch": models.WatchModel,
     "stream": models.StreamModel,
     "capture": models.CaptureModel,
     "partitions": models.PartitionsModel,
