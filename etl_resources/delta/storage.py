@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+_HTTP = frozenset(
+    {
+        "allow_http", "allow_invalid_certificates", "connect_timeout", "default_content_type", "http1_only",
+        "http2_keep_alive_interval", "http2_keep_alive_timeout", "http2_keep_alive_while_idle", "http2_only",
+        "pool_idle_timeout", "pool_max_idle_per_host", "proxy_ca_certificate", "proxy_excludes", "proxy_url",
+        "randomize_addresses", "timeout", "user_agent",
+    }
+)  # fmt: skip
+"""Settings of the HTTP client. Delta takes them among those of the store; obstore breaks off if it finds them there."""
+_ONLY_DELTA = frozenset({"max_retries", "retry_timeout", "aws_s3_allow_unsafe_rename", "allow_unsafe_rename"})
 
 
 def is_local(uri: str) -> bool:
@@ -15,6 +26,20 @@ def is_local(uri: str) -> bool:
 def local_path(uri: str) -> Path:
     """Return the path of a local URI."""
     return Path(uri.removeprefix("file://"))
+
+
+def split_options(options: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return Delta's storage options as obstore wants them: those of the store, and those of its HTTP client."""
+    store: dict[str, str] = {}
+    client: dict[str, Any] = {}
+    for given, value in options.items():
+        name = given.lower()
+        bare = name.removeprefix("aws_").removeprefix("google_").removeprefix("azure_")
+        if bare in _HTTP:
+            client[bare] = value
+        elif name not in _ONLY_DELTA:
+            store[name] = value
+    return store, client
 
 
 class FileStore:
@@ -55,20 +80,18 @@ class FileStore:
             (local_path(self._uri) / path).unlink(missing_ok=True)
             return
         import obstore
-        from obstore.exceptions import NotFoundError
 
         try:
             obstore.delete(self._store(), path)
-        except NotFoundError:
+        except FileNotFoundError:  # S3 does not mind, GCS and Azure do
             return
 
     def _store(self) -> Any:
         if self._remote is None:
             from obstore.store import from_url
 
-            lowered = {name.lower(): value for name, value in self._options.items()}
-            allow_http = lowered.pop("aws_allow_http", lowered.pop("allow_http", "false")) == "true"
-            self._remote = from_url(self._uri, config=lowered, client_options={"allow_http": allow_http})  # type: ignore[call-overload]
+            store, client = split_options(self._options)
+            self._remote = from_url(self._uri, config=cast("Any", store), client_options=cast("Any", client))
         return self._remote
 
 

@@ -20,6 +20,8 @@ class KnownFiles:
     """Loaded files: path -> [size, modified (ns), content hash]."""
 
     files: dict[str, list[Any]] = field(default_factory=dict)
+    ordered: bool = False
+    """Only the file of the last name is known; all that sort before it have been loaded."""
 
     @classmethod
     def load(cls, position: Mapping[str, Any] | None) -> KnownFiles:
@@ -27,14 +29,20 @@ class KnownFiles:
         if not position:
             return cls()
         root = position["root"]
-        return cls({root + name: list(entry) for name, entry in position["files"].items()})
+        files = {root + name: list(entry) for name, entry in position["files"].items()}
+        return cls(files, ordered=position.get("ordered", False))
 
     def dump(self) -> dict[str, Any]:
         """Return it as part of a position, the folder that all paths have in common written once."""
-        ends = (min(self.files, default=""), max(self.files, default=""))
+        kept = self.files
+        if self.ordered and kept:
+            last = max(kept)
+            kept = {last: kept[last]}
+        ends = (min(kept, default=""), max(kept, default=""))
         root = os.path.commonprefix(ends).rpartition("/")[0]  # noqa: RUF071 - cut at a folder, and right for URIs, too
         root += "/" if root else ""
-        return {"root": root, "files": {path[len(root) :]: entry for path, entry in self.files.items()}}
+        dumped: dict[str, Any] = {"root": root, "files": {path[len(root) :]: entry for path, entry in kept.items()}}
+        return dumped | ({"ordered": True} if self.ordered else {})
 
     def is_loaded(self, info: FileInfo, storage: Storage) -> bool:
         """Tell whether the content of a file has been loaded; one that was only touched is remembered as it is now."""
@@ -43,7 +51,7 @@ class KnownFiles:
             return False
         size, modified_ns, known = entry
         if info.etag is not None:
-            return bool(known == info.etag)
+            return bool(known.strip('"') == info.etag)  # older positions have it in quotes
         if (size, modified_ns) == (info.size, info.modified_ns):
             return True
         if size != info.size or known != content_hash(info.path, storage):

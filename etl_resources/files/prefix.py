@@ -17,7 +17,7 @@ from etl_resources.files.storage import Storage, storage_errors
 from etl_resources.target import CommitToken, Mode
 
 _REPLACED = "data"
-_METADATA = "etl-commits"
+_METADATA = "etlcommits"  # Azure takes letters, digits and underscores only, and proxies drop underscores
 
 
 class Prefix:

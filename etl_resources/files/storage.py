@@ -57,12 +57,16 @@ class Storage:
     client_options: Mapping[str, str] = field(default_factory=dict)
     _stores: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def find(self, pattern: str) -> list[FileInfo]:
-        """Return the files that match a path or glob, by path; none: an empty list. `**` spans folders."""
+    def find(self, pattern: str, *, after: str | None = None) -> list[FileInfo]:
+        """Return the files that match a path or glob, by path; none: an empty list. `**` spans folders.
+
+        Only those whose path sorts behind `after`: S3 and GCS then list only these.
+        """
         with storage_errors(pattern):
             if is_uri(pattern):
-                return self._find_objects(pattern)
-            return self._find_local(pattern)
+                return self._find_objects(pattern, after)
+            found = self._find_local(pattern)
+            return found if after is None else [f for f in found if f.path > after]
 
     def stat(self, path: str) -> FileInfo:
         """Return size and modification time now.
@@ -129,24 +133,25 @@ class Storage:
         # Unlike Path.glob, glob leaves hidden files out: those that are still being written.
         names = [str(local)] if local.exists() else glob.glob(str(local), recursive=True)  # noqa: PTH207
         files = (Path(os.path.abspath(n)) for n in names)  # noqa: PTH100 - symbolic links stay as the user named them
-        return [self.stat(str(f)) for f in sorted(files) if f.is_file() and f.name != COMMITS]
+        return [self.stat(str(f)) for f in sorted(files, key=str) if f.is_file() and f.name != COMMITS]
 
-    def _find_objects(self, pattern: str) -> list[FileInfo]:
+    def _find_objects(self, pattern: str, after: str | None) -> list[FileInfo]:
         if not re.search(r"[*?\[]", pattern):
             try:
-                return [self.stat(pattern)]
+                return [self.stat(pattern)] if after is None or pattern > after else []
             except NotFoundError:
                 return []
         matches = re.compile(glob_pattern(pattern)).fullmatch
         fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0] + "/"
-        found = (f for f in self._list_objects(fixed) if matches(f.path))
+        found = (f for f in self._list_objects(fixed, after) if matches(f.path))
         return sorted((f for f in found if not f.path.endswith("/" + COMMITS)), key=lambda f: f.path)
 
-    def _list_objects(self, folder: str) -> Iterator[FileInfo]:
+    def _list_objects(self, folder: str, after: str | None = None) -> Iterator[FileInfo]:
         import obstore
 
         store, prefix = self.store(folder)
-        for page in obstore.list(store, prefix or None):
+        offset = self.store(after)[1] if after else None
+        for page in obstore.list(store, prefix or None, offset=offset, chunk_size=1000):
             for meta in page:
                 yield _info(folder[: len(folder) - len(prefix)] + meta["path"], cast("Mapping[str, Any]", meta))
 
@@ -185,7 +190,9 @@ class _ObjectFile(io.RawIOBase):
 
 
 def _info(path: str, meta: Mapping[str, Any]) -> FileInfo:
-    return FileInfo(path, meta["size"], int(meta["last_modified"].timestamp() * 1e9), meta["e_tag"])
+    # Azure quotes the tag in the description of a blob, and not in a listing.
+    tag = meta["e_tag"]
+    return FileInfo(path, meta["size"], int(meta["last_modified"].timestamp() * 1e9), tag and tag.strip('"'))
 
 
 def is_uri(path: str) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from pydantic import Field, field_validator
+from pydantic import AwareDatetime, Field, field_validator
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError, UnavailableError
 from etl_resources.files import json_types
@@ -19,6 +18,7 @@ from etl_resources.files.chunks import Chunk
 from etl_resources.files.compression import Content, Limits, contents
 from etl_resources.files.formats import chunks_of, format_of, json_settings, reads_in_order, schema_of
 from etl_resources.files.known import HashingReader, KnownFiles, content_hash
+from etl_resources.files.listing import find, new_files
 from etl_resources.files.storage import FileInfo, Storage, storage_errors
 from etl_resources.secret import Secret
 from etl_resources.source import (
@@ -27,7 +27,6 @@ from etl_resources.source import (
     Estimate,
     Incremental,
     Position,
-    Snapshot,
     Source,
     Stream,
     StreamOptions,
@@ -56,6 +55,14 @@ class FileOptions(StreamOptions):
     )
     settle_seconds: int = Field(
         default=0, ge=0, description="Leave files that were written to less than so many seconds ago for the next run."
+    )
+    modified_since: AwareDatetime | None = Field(
+        default=None, description="Leave out files that were last written to before this time."
+    )
+    ordered_names: bool = Field(
+        default=False,
+        description="For places with a great many files: list only from the last name loaded on. It is a promise: a"
+        " file that comes later sorts behind all that are there; one that does not is never read.",
     )
     members: str | None = Field(default=None, description="Glob of the members of a zip archive; left out, all.")
     max_expanded_bytes: int = Field(default=1 << 40, gt=0, description="Refuse a file that expands to more than this.")
@@ -126,7 +133,7 @@ class FileSource(Source):
         import pyarrow as pa
 
         options, storage = _options(stream), self._storage()
-        files = _find(stream, storage)[:_SAMPLE_FILES]
+        files = find(stream, options, storage)[:_SAMPLE_FILES]
         schema = pa.schema([])
         for content in _contents(files, options, storage):
             found = schema_of(content, options)
@@ -146,7 +153,7 @@ class FileSource(Source):
             CredentialsRejectedError: the store or the operating system refused access.
         """
         options, storage = _options(stream), self._storage()
-        files, known = _new_files(stream, storage, since)
+        files, known = new_files(stream, options, storage, since)
         if not files:
             return
         reader = _json_reader(files, options, storage, since)
@@ -163,40 +170,20 @@ class FileSource(Source):
 
     def latest(self, stream: Stream) -> Position | None:
         """Return a digest of the names, sizes and times of all files; it changes when one of them does."""
-        listing = [(f.path, f.size, f.modified_ns, f.etag) for f in _find(stream, self._storage())]
+        listing = [(f.path, f.size, f.modified_ns, f.etag) for f in find(stream, _options(stream), self._storage())]
         return {"files": len(listing), "listing": hashlib.sha256(repr(listing).encode()).hexdigest()[:16]}
 
     def estimate(self, stream: Stream, since: Position | None) -> Estimate:
         """Return names and size of the files that would be read; rows from the lines at the start of a text file."""
         from etl_resources.files.estimate import rows_of
 
-        storage = self._storage()
-        files, _ = _new_files(stream, storage, since)
-        rows = rows_of(files, _options(stream), storage)
+        options, storage = _options(stream), self._storage()
+        files, _ = new_files(stream, options, storage, since)
+        rows = rows_of(files, options, storage)
         return Estimate(rows, sum(f.size for f in files), tuple(f.path for f in files))
 
     def _storage(self) -> Storage:
         return Storage(self.options, self.secrets, self.client_options)
-
-
-def _find(stream: Stream, storage: Storage) -> list[FileInfo]:
-    options = _options(stream)
-    files = storage.find(options.path)
-    if not files and options.missing == "error":
-        near = storage.nearest(options.path)
-        raise NotFoundError(
-            f"no file {options.path}", where=f"stream {stream.name}",
-            fix=(f"near it there are {', '.join(near)}" if near else "check the path") + "; or say `missing: ok`",
-        )  # fmt: skip
-    settled = (time.time() - options.settle_seconds) * 1e9
-    return [f for f in files if not options.settle_seconds or f.modified_ns <= settled]
-
-
-def _new_files(stream: Stream, storage: Storage, since: Position | None) -> tuple[list[FileInfo], KnownFiles]:
-    """Return the files to read, and what is known of the others."""
-    fresh = stream.window is not None or isinstance(stream.capture, Snapshot)
-    known = KnownFiles.load(None if fresh else since)
-    return [f for f in _find(stream, storage) if not known.is_loaded(f, storage)], known
 
 
 def _read_file(

@@ -112,7 +112,7 @@ def test_a_replaced_prefix_is_one_object_that_carries_its_record(s3: S3) -> None
     assert write(s3, "replaced", 2, "replace", count=2).deleted == 5
     assert names(s3, "replaced") == ["data.parquet"]
     store, key = storage(s3).store(uri("replaced/data.parquet"))
-    record = json.loads(dict(obstore.get(store, key).attributes)["etl-commits"])
+    record = json.loads(dict(obstore.get(store, key).attributes)["etlcommits"])
     assert record["commits"]["gold/sales"]["version"] == 2
     assert record["files"] == {"data.parquet": 2}
 

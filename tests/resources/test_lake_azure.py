@@ -1,0 +1,34 @@
+"""The lake in Azure Blob Storage: the promises that it keeps in S3, over azurite."""
+
+from __future__ import annotations
+
+import pytest
+
+from etl_resources.lake import Lake
+from tests.resources.test_lake_s3 import (
+    test_of_writers_at_once_one_wins,
+    test_rows_are_appended_merged_replaced_and_read,
+    test_small_files_are_compacted_and_old_ones_deleted,
+    test_what_is_discarded_is_gone_from_the_store,
+    test_writers_under_other_names_all_get_in,
+)
+from tests.servers.azure import CONTAINER, shared_azure
+
+__all__ = [
+    "test_of_writers_at_once_one_wins",
+    "test_rows_are_appended_merged_replaced_and_read",
+    "test_small_files_are_compacted_and_old_ones_deleted",
+    "test_what_is_discarded_is_gone_from_the_store",
+    "test_writers_under_other_names_all_get_in",
+]
+pytestmark = pytest.mark.xdist_group("azure")
+
+
+@pytest.fixture
+def lake() -> Lake:
+    server = shared_azure()
+    return Lake(
+        uri=f"az://{CONTAINER}/lake",
+        storage_options={**server.options, "AZURE_ALLOW_HTTP": "true", "timeout": "20s"},
+        secrets=server.secrets,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,90 @@
+"""A private Google Cloud Storage (the server of `gcs_server`, in a process of its own)."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.servers.proxy import free_port
+
+BUCKET = "lake"
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Gcs:
+    """`options`, `secrets` and `client_options` are what a file source or target needs to reach it."""
+
+    port: int
+    private_key: str = ""
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def secrets(self) -> dict[str, dict[str, str]]:
+        """The service account, which also says where the store is; its variable is set here."""
+        name = f"TEST_GCS_ACCOUNT_{self.port}"
+        account = {
+            "gcs_base_url": f"http://127.0.0.1:{self.port}", "disable_oauth": not self.private_key,
+            "client_email": "etl@example.org", "private_key": self.private_key, "private_key_id": "1",
+        }  # fmt: skip
+        os.environ[name] = json.dumps(account)
+        return {"service_account_key": {"env": name}}
+
+    @property
+    def client_options(self) -> dict[str, str]:
+        return {"allow_http": "true", "timeout": "20s"}
+
+
+@contextmanager
+def running_gcs(*, public_key: str | None = None) -> Iterator[Gcs]:
+    """Start a server with an empty bucket; with a public key it asks for tokens signed by the private one."""
+    with tempfile.TemporaryDirectory(prefix="etl-gcs-") as folder:
+        port, key = free_port(), Path(folder) / "public.pem"
+        if public_key is not None:
+            key.write_text(public_key)
+        words = [
+            sys.executable,
+            "-m",
+            "tests.servers.gcs_server",
+            str(port),
+            BUCKET,
+            *([str(key)] if public_key else []),
+        ]
+        server = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            _wait(port, server)
+            yield Gcs(port)
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+@functools.cache
+def shared_gcs() -> Gcs:
+    """Return a server that all tests of this process share, each under keys of its own, until the process ends."""
+    running = ExitStack()
+    atexit.register(running.close)
+    return running.enter_context(running_gcs())
+
+
+def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        assert server.poll() is None, "the GCS test server ended"
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the GCS test server did not start")
