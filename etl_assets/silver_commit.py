@@ -110,7 +110,7 @@ class Refinement:
         return f"(SELECT *{added} FROM {relation})" if added else relation  # noqa: S608
 
     def _account(self) -> RowAccount:
-        rows = self.session.execute("SELECT fate, count(*) FROM fated GROUP BY 1")
+        rows = self.session.execute("SELECT __fate, count(*) FROM fated GROUP BY 1")
         counts = {fate: count for fate, count in rows if fate is not None}
         return RowAccount(
             read=self.work.read,
@@ -128,8 +128,8 @@ class Refinement:
         """Create `removed(key…)`, the keys that leave the table though no row announces it, and count the rows."""
         keys, work = ", ".join(quote(name) for name in self.versions.key), self.work
         sql = (
-            f"SELECT {self.versions.keys('j')} FROM judged j JOIN fated f ON f.rid = j.rowid "  # noqa: S608
-            "WHERE f.action = 'delete' AND f.fate LIKE 'filtered:%'"
+            f"SELECT {self.versions.keys('j')} FROM fated j "  # noqa: S608
+            "WHERE j.__action = 'delete' AND j.__fate LIKE 'filtered:%'"
         )
         renewing = work.rebuild or work.window is not None
         if self.silver.spec.snapshot and self.current is not None and not work.replay and not renewing:
@@ -179,9 +179,8 @@ class Refinement:
         shown = [name for name in (*self.judgement.columns, *TABLE) if name not in personal]
         fields = ", ".join(f"{quote(name)} := j.{quote(name)}" for name in shown)
         sql = (
-            f"SELECT f.fate, to_json(struct_pack({fields}))::VARCHAR FROM judged j "  # noqa: S608
-            "JOIN fated f ON f.rid = j.rowid WHERE f.fate LIKE 'rejected:%' "
-            f"QUALIFY row_number() OVER (PARTITION BY f.fate) = 1 LIMIT {limit}"
+            f"SELECT j.__fate, to_json(struct_pack({fields}))::VARCHAR FROM fated j "  # noqa: S608
+            f"WHERE j.__fate LIKE 'rejected:%' QUALIFY row_number() OVER (PARTITION BY j.__fate) = 1 LIMIT {limit}"
         )
         return [(fate, record[:200]) for fate, record in self.session.execute(sql)]
 

@@ -71,37 +71,51 @@ def decide(
     current: str | None,
     snapshots: Sequence[int] = (),
 ) -> None:
-    """Create the temporary table `fated(rid, fate, action)` from the temporary table `judged`.
+    """Create `fated`: the rows of the temporary table `judged`, each with its `__fate` and `__action`.
 
-    The table `rivals` holds further versions that may be newer than the judged ones; they get no fate themselves.
+    The action is `insert`, `update`, `delete` or NULL. The table `rivals` holds further versions that may be newer than
+    the judged ones; they get no fate themselves.
 
     Args:
         current: SQL relation of the silver table as it is; None: it is empty.
         snapshots: the batches in `judged` if each is a whole snapshot, oldest first.
-
-    `action` is `insert`, `update`, `delete` or NULL; `rid` is the rowid in `judged`.
     """
     _lose_to_newer(session, versions, snapshots)
-    action, effect, join = _actions(judgement, versions, current)
-    session.execute(
-        "CREATE OR REPLACE TEMP TABLE fated AS SELECT rid, fate, "  # noqa: S608
-        "CASE WHEN fate NOT IN ('unchanged', 'superseded') THEN action END AS action FROM ("
-        f"SELECT j.rowid AS rid, CASE WHEN NOT ({judgement.kept()}) THEN {judgement.fate()} "
-        f"WHEN l.rid IS NOT NULL THEN 'superseded' ELSE {action} END AS fate, "
-        f"CASE WHEN l.rid IS NOT NULL OR c.rid IS NULL THEN NULL ELSE ({effect}) END AS action "
-        f"FROM judged j LEFT JOIN contenders c ON c.rid = j.rowid LEFT JOIN losers l ON l.rid = j.rowid {join})"
+    lost, losers = "false", ""
+    if session.execute("SELECT 1 FROM losers LIMIT 1"):
+        lost, losers = "l.rid IS NOT NULL", "LEFT JOIN losers l ON l.rid = j.rowid"
+    wins = f"({_contends(judgement, versions)}) AND NOT ({lost})"
+    action, effect, join = _actions(judgement, versions, current, wins)
+    decided = (
+        "SELECT * REPLACE (CASE WHEN __fate NOT IN ('unchanged', 'superseded') THEN __action END AS __action) FROM ("  # noqa: S608
+        f"SELECT {'j.*' if current is None else 'j.rowid AS __rid'}, "
+        f"CASE WHEN NOT ({judgement.kept()}) THEN {judgement.fate()} WHEN {lost} THEN 'superseded' ELSE {action} END "
+        f"AS __fate, CASE WHEN {wins} THEN {effect} END AS __action FROM judged j {losers} {join})"
     )
+    if current is None:
+        # Without the table to compare with, deciding again costs less than keeping what was decided.
+        session.execute(f"CREATE OR REPLACE TEMP VIEW fated AS {decided}")
+        return
+    session.execute(f"CREATE OR REPLACE TEMP TABLE decided AS {decided}")
+    session.execute(
+        "CREATE OR REPLACE TEMP VIEW fated AS "
+        "SELECT j.*, d.__fate, d.__action FROM judged j JOIN decided d ON d.__rid = j.rowid"
+    )
+
+
+def _contends(judgement: Judgement, versions: Versions) -> str:
+    """Return SQL over `judged j`: the row may decide about its key."""
+    filters = any(verdict.fate == "filtered" for verdict in judgement.verdicts)
+    filtered = f" OR ({judgement.fate()}) LIKE 'filtered:%'" if filters else ""
+    return f"(({judgement.kept()}){filtered}) AND {versions.complete('j')}"
 
 
 def contend(session: Session, judgement: Judgement, versions: Versions) -> None:
     """Create `contenders`: the judged rows that may decide about their key, and an empty table `rivals`."""
-    filters = any(verdict.fate == "filtered" for verdict in judgement.verdicts)
-    filtered = f"({judgement.fate()}) LIKE 'filtered:%'" if filters else "false"
     columns = ", ".join(f"j.{quote(name)}" for name in versions.columns)
     session.execute(
-        f"CREATE OR REPLACE TEMP TABLE contenders AS SELECT j.rowid AS rid, {columns}, "  # noqa: S608
-        f"NOT ({judgement.kept()}) AS out, j._op = 'delete' AS gone "
-        f"FROM judged j WHERE (({judgement.kept()}) OR {filtered}) AND {versions.complete('j')}"
+        f"CREATE OR REPLACE TEMP VIEW contenders AS SELECT j.rowid AS rid, {columns} "  # noqa: S608
+        f"FROM judged j WHERE {_contends(judgement, versions)}"
     )
     session.execute(f"CREATE OR REPLACE TEMP TABLE rivals AS SELECT {columns} FROM judged j LIMIT 0")  # noqa: S608
 
@@ -129,21 +143,23 @@ def _lose_to_newer(session: Session, versions: Versions, snapshots: Sequence[int
     session.execute(f"CREATE OR REPLACE TEMP TABLE losers AS {' UNION '.join(parts)}")
 
 
-def _actions(judgement: Judgement, versions: Versions, current: str | None) -> tuple[str, str, str]:
-    """Return SQL for the fate of a winner, for what it does to the table, and the join that both need."""
+def _actions(judgement: Judgement, versions: Versions, current: str | None, wins: str) -> tuple[str, str, str]:
+    """Return SQL for the fate of a row that `wins`, for what it does to the table, and the join that both need."""
+    leaves = f"(NOT ({judgement.kept()}) OR j._op = 'delete')"
     if current is None:
         fate = "CASE WHEN j._op = 'delete' THEN 'unchanged' ELSE 'inserted' END"
-        return fate, "CASE WHEN c.out OR c.gone THEN NULL ELSE 'insert' END", ""
+        return fate, f"CASE WHEN {leaves} THEN NULL ELSE 'insert' END", ""
     own = [name for name in judgement.columns if name not in versions.key]
     same = " AND ".join(f"j.{quote(name)} IS NOT DISTINCT FROM s.{quote(name)}" for name in own) or "true"
-    join = f"LEFT JOIN {current} s ON {versions.same_key('j', 's')} AND c.rid IS NOT NULL AND l.rid IS NULL"
+    join = f"LEFT JOIN {current} s ON {versions.same_key('j', 's')} AND {wins}"
     older = f"NOT ({versions.newer('j', 's')})"
     fate = (
-        "CASE WHEN s._seq IS NULL THEN CASE WHEN c.gone THEN 'unchanged' ELSE 'inserted' END "
-        f"WHEN {older} THEN 'superseded' WHEN c.gone THEN 'deleted' WHEN {same} THEN 'unchanged' ELSE 'updated' END"
+        "CASE WHEN s._seq IS NULL THEN CASE WHEN j._op = 'delete' THEN 'unchanged' ELSE 'inserted' END "
+        f"WHEN {older} THEN 'superseded' WHEN j._op = 'delete' THEN 'deleted' "
+        f"WHEN {same} THEN 'unchanged' ELSE 'updated' END"
     )
     effect = (
-        "CASE WHEN s._seq IS NULL THEN CASE WHEN c.out OR c.gone THEN NULL ELSE 'insert' END "
-        f"WHEN {older} THEN NULL WHEN c.out OR c.gone THEN 'delete' ELSE 'update' END"
+        f"CASE WHEN s._seq IS NULL THEN CASE WHEN {leaves} THEN NULL ELSE 'insert' END "
+        f"WHEN {older} THEN NULL WHEN {leaves} THEN 'delete' ELSE 'update' END"
     )
     return fate, effect, join

@@ -85,8 +85,8 @@ def _work(silver: Silver, session: Session, bronze: Handle, handle: Handle, *, r
 
 def _settled(session: Session) -> pa.Table:
     return session.table(
-        "SELECT c.* FROM chosen c JOIN judged j ON j._batch = c.batch AND j._row = c.row "
-        "JOIN fated f ON f.rid = j.rowid WHERE f.fate NOT LIKE 'rejected:%'"
+        "SELECT c.* FROM chosen c JOIN fated j ON j._batch = c.batch AND j._row = c.row "
+        "WHERE j.__fate NOT LIKE 'rejected:%'"
     )
 
 

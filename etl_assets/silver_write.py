@@ -11,6 +11,7 @@ from etl_resources.delta.rewriting import Changes, Source
 from etl_resources.engines.duckdb import literal, quote
 from etl_resources.exceptions import ConfigurationError, RowsNotConservedError
 from etl_resources.lake import Commit, Handle
+from etl_resources.read_ahead import read_ahead
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from etl_assets.partitions import Part
     from etl_assets.silver_commit import Refinement
 
-FATED = "judged j JOIN fated f ON f.rid = j.rowid"
+AHEAD = 4
+"""Batches that the engine may be ahead of the writer."""
 
 
 class Writer:
@@ -38,14 +40,14 @@ class Writer:
             RowsNotConservedError: other rows were written than the account says; the table is as it was.
         """
         columns = ", ".join(f"j.{quote(name)}" for name in self.schema.names)
-        rows = f"SELECT {columns} FROM {FATED} WHERE f.action = 'insert'"  # noqa: S608
+        rows = f"SELECT {columns} FROM fated j WHERE j.__action = 'insert'"  # noqa: S608
         if self.work.part is not None:
             expected = Changes(inserted=account.inserted, deleted=account.removed)
             predicate = window_predicate(self.work.part, self.schema, self.table.name)
             return self.table.replace_where(
                 self.handle, self._reader(rows, self.schema), predicate, self.commit, expected
             )
-        changed = self.session.execute("SELECT count(*) FROM fated WHERE action IN ('update', 'delete')")[0][0]
+        changed = self.session.execute("SELECT count(*) FROM fated WHERE __action IN ('update', 'delete')")[0][0]
         if self.work.rebuild or not (changed or account.removed):
             return self._insert(rows, account)
         return self._merge(columns, account)
@@ -53,8 +55,9 @@ class Writer:
     def _insert(self, sql: str, account: RowAccount) -> Handle:
         """Append: no row of the load meets a row of the table, so there is nothing to merge."""
         with self.table.stage(self.handle, self.schema) as staged:
-            for batch in self.session.stream(sql):
-                staged.write(_conform(batch, self.schema))
+            # The engine works on the next batches while the last ones are compressed.
+            for batch in read_ahead((_conform(batch, self.schema) for batch in self.session.stream(sql)), AHEAD):
+                staged.write(batch)
             staged.finish()
             if staged.stored_rows != account.inserted:
                 raise RowsNotConservedError(
@@ -70,8 +73,8 @@ class Writer:
 
         key = self.refinement.versions.key
         sql = (
-            f"SELECT {columns}, f.action AS _action FROM {FATED} "  # noqa: S608
-            "WHERE f.action IS NOT NULL AND f.fate NOT LIKE 'filtered:%' UNION ALL BY NAME "
+            f"SELECT {columns}, j.__action AS _action FROM fated j "  # noqa: S608
+            "WHERE j.__action IS NOT NULL AND j.__fate NOT LIKE 'filtered:%' UNION ALL BY NAME "
             f"SELECT {', '.join(quote(name) for name in key)}, 'delete' AS _action FROM removed"
         )
         source = self._reader(sql, self.schema.append(pa.field("_action", pa.string())))
@@ -105,11 +108,11 @@ def rejected_rows(refinement: Refinement) -> Iterator[pa.Table]:
     sql = f"""
         SELECT {app_id} || ':' || j._batch || ':' || j._row AS error_id, {app_id} AS asset,
             {refinement.number}::BIGINT AS commit, j._batch AS batch, j._row AS row, {status},
-            substr(f.fate, 10) AS rule, {judgement.names("rule")} AS rules,
+            substr(j.__fate, 10) AS rule, {judgement.names("rule")} AS rules,
             array_to_string({judgement.names("reason")}, '; ') AS reason, to_json(b)::VARCHAR AS record,
             b._origin AS origin, {literal(refinement.run.run_id)} AS run_id, now() AS happened_at
-        FROM {FATED} JOIN {refinement.work.relation} b ON b._batch = j._batch AND b._row = j._row {join}
-        WHERE f.fate LIKE 'rejected:%'
+        FROM fated j JOIN {refinement.work.relation} b ON b._batch = j._batch AND b._row = j._row {join}
+        WHERE j.__fate LIKE 'rejected:%'
     """  # noqa: S608
     for batch in refinement.session.stream(sql):
         yield pa.Table.from_batches([batch])

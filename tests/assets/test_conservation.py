@@ -132,7 +132,7 @@ def test_a_row_between_engine_and_silver(
     before = versions(table)["silver/test/things"]
     table.source.give(change)
     table.land()
-    lose_streamed(monkeypatch, sql="f.action")
+    lose_streamed(monkeypatch, sql="j.__action")
     with pytest.raises(RowsNotConservedError, match="but the account says 2"):
         table.refine()
     assert versions(table)["silver/test/things"] in (before, 0)
