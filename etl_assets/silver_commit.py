@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from etl_assets.silver import Silver
     from etl_assets.silver_work import Work
 
+LEFT_OUT = "j.__action = 'delete' AND j.__fate LIKE 'filtered:%'"
+
 
 class Refinement:
     """One commit of a silver table."""
@@ -56,10 +58,9 @@ class Refinement:
         silver, session, work = self.silver, self.session, self.work
         session.execute(f"CREATE OR REPLACE TEMP TABLE judged AS {self.judgement.sql}")
         contend(session, self.judgement, self.versions)
-        meets = None if work.rebuild or work.window is not None else self.current
-        create_rivals(self, meets)
+        create_rivals(self, self.meets)
         snapshots = [batch.number for batch in work.batches] if silver.spec.snapshot and not work.replay else []
-        decide(session, self.judgement, self.versions, current=meets, snapshots=snapshots)
+        decide(session, self.judgement, self.versions, current=self.meets, snapshots=snapshots)
         account = self._account()
         self._gate(account, earlier)
         self.run.progress(silver.app_id, earlier.read + account.read)
@@ -109,6 +110,11 @@ class Refinement:
         added = "".join(f", CAST(NULL AS {types[name]}) AS {quote(name)}" for name in absent)
         return f"(SELECT *{added} FROM {relation})" if added else relation  # noqa: S608
 
+    @property
+    def meets(self) -> str | None:
+        """SQL relation of the rows that the judged ones may meet; None: none, so that they can only come in."""
+        return None if self.work.rebuild or self.work.window is not None else self.current
+
     def _account(self) -> RowAccount:
         rows = self.session.execute("SELECT __fate, count(*) FROM fated GROUP BY 1")
         counts = {fate: count for fate, count in rows if fate is not None}
@@ -129,7 +135,7 @@ class Refinement:
         keys, work = ", ".join(quote(name) for name in self.versions.key), self.work
         sql = (
             f"SELECT {self.versions.keys('j')} FROM fated j "  # noqa: S608
-            "WHERE j.__action = 'delete' AND j.__fate LIKE 'filtered:%'"
+            f"WHERE {'false' if self.meets is None else LEFT_OUT}"
         )
         renewing = work.rebuild or work.window is not None
         if self.silver.spec.snapshot and self.current is not None and not work.replay and not renewing:

@@ -40,17 +40,22 @@ class Writer:
             RowsNotConservedError: other rows were written than the account says; the table is as it was.
         """
         columns = ", ".join(f"j.{quote(name)}" for name in self.schema.names)
-        rows = f"SELECT {columns} FROM fated j WHERE j.__action = 'insert'"  # noqa: S608
+        rows = f"SELECT {columns} FROM fated j WHERE j.__action IS NOT NULL"  # noqa: S608 - where nothing is met
         if self.work.part is not None:
             expected = Changes(inserted=account.inserted, deleted=account.removed)
             predicate = window_predicate(self.work.part, self.schema, self.table.name)
             return self.table.replace_where(
                 self.handle, self._reader(rows, self.schema), predicate, self.commit, expected
             )
-        changed = self.session.execute("SELECT count(*) FROM fated WHERE __action IN ('update', 'delete')")[0][0]
-        if self.work.rebuild or not (changed or account.removed):
+        if self.work.rebuild or not (self._changes() or account.removed):
             return self._insert(rows, account)
         return self._merge(columns, account)
+
+    def _changes(self) -> bool:
+        """Tell whether a row of the table is updated or deleted."""
+        if self.refinement.meets is None:
+            return False
+        return bool(self.session.execute("SELECT 1 FROM decided WHERE __action IN ('update', 'delete') LIMIT 1"))
 
     def _insert(self, sql: str, account: RowAccount) -> Handle:
         """Append: no row of the load meets a row of the table, so there is nothing to merge."""
