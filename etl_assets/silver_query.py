@@ -199,7 +199,9 @@ def _contract_rules(
     for rule in rules:
         expression = violations.conditions[rule.id]
         if rule.on_fail == "reject":
-            judged.append(Verdict("rejected", rule.id, rule.description or rule.id, expression))
+            # A description says what should be; alone, it would read as what is.
+            reason = f"does not hold: {rule.description or rule.id}"
+            judged.append(Verdict("rejected", rule.id, reason, expression))
         else:
             watched.append((rule, expression))
     return violations.joins_sql, judged, watched
