@@ -39,6 +39,8 @@ def print_accounts(console: Console, pipeline: str, outcome: Outcome) -> None:
 def sentence(outcome: Outcome) -> str:
     """Say how many rows were read and whether each is accounted for."""
     loaded = [table for table in outcome.tables.values() if table.figures]
+    if not loaded:
+        return f"No table was loaded in {duration(outcome.seconds)}."
     read = sum(table.figures["read"] for table in loaded)
     accounted = sum(sum(table.figures[name] for name in _COLUMNS if name != "read") for table in loaded)
     said = f"{plural(read, 'row')} read by {plural(len(loaded), 'table')} in {duration(outcome.seconds)}, "

@@ -47,6 +47,8 @@ def test_a_far_end_that_is_gone_is_left_alone_and_status_and_events_say_so(
     assert first.code == 1
     assert "refused" in first.out
     assert "circuit" not in first.out
+    assert "No table was loaded" in first.out
+    assert "accounted for" not in first.out
     told = shop.etl("status").out
     assert "connection shop: circuit closed, 1 failure in a row" in told
 

@@ -22,7 +22,7 @@ from etl_assets.transforms import parse_steps
 from etl_checks.contract import load_contract
 from etl_resources.engines.duckdb import DuckDB, Session
 from etl_resources.lake import Lake
-from etl_resources.source import Stream
+from etl_resources.source import Source, Stream
 from etl_resources.sources.file import SOURCE
 
 
@@ -60,13 +60,15 @@ class Ran:
             yield session, relation
 
 
-def run(folder: Path, data: Path, lake: Path) -> Ran:
-    """Run the pipeline in `folder` over the files in `data`."""
+def run(folder: Path, data: Path, lake: Path, others: Mapping[str, tuple[Source, Stream]] | None = None) -> Ran:
+    """Run the pipeline in `folder` over the files in `data`, and over `others` for the streams of these names."""
     text = re.sub(r"\{\{.*?\}\}", str(data), (folder / "defs.yaml").read_text(encoding="utf-8"))
     attributes = yaml.safe_load(text)["attributes"]
     ran = Ran(Lake(uri=str(lake)), attributes["name"])
     for name, settings in attributes["streams"].items():
-        _run_stream(ran, folder, name, settings, Budget(**attributes["errors"]))
+        file = (SOURCE(), Stream(name, SOURCE.options_type(**settings["source"])))
+        source, stream = (others or {}).get(name, file)
+        _run_stream(ran, folder, source, stream, settings, Budget(**attributes["errors"]))
     for name, settings in attributes["gold"].items():
         sql = (folder / settings["sql"]).read_text(encoding="utf-8")
         contract = load_contract(folder / settings["contract"]) if "contract" in settings else None
@@ -76,9 +78,11 @@ def run(folder: Path, data: Path, lake: Path) -> Ran:
     return ran
 
 
-def _run_stream(ran: Ran, folder: Path, name: str, settings: dict[str, Any], budget: Budget) -> None:
-    stream = Stream(name, SOURCE.options_type(**settings["source"]))
-    landed = Bronze(ran.lake, ran.pipeline, stream).land(SOURCE(), Run("run"))
+def _run_stream(
+    ran: Ran, folder: Path, source: Source, stream: Stream, settings: dict[str, Any], budget: Budget
+) -> None:
+    name = stream.name
+    landed = Bronze(ran.lake, ran.pipeline, stream).land(source, Run("run"))
     contract = load_contract(folder / settings["contract"])
     spec = SilverSpec(
         pipeline=ran.pipeline,

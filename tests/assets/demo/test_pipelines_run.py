@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from adbc_driver_postgresql import dbapi
 
 from etl_assets.demo import flights
 from etl_assets.demo.retail import generate
 from etl_assets.demo.retail.truth import Truth
+from etl_resources.source import Incremental, Stream
+from etl_resources.sources.file import SOURCE
+from etl_resources.sources.postgres import PostgresSource, PostgresStreamOptions
 from tests.assets.demo.running import Ran, run
+from tests.servers.postgres import PostgresServer
 
 DEFS = Path(__file__).parents[3] / "etl_assets" / "defs"
 STREAMS = ("customers", "products", "sales")
@@ -53,6 +60,38 @@ def test_unreadable_lines_are_kept_with_their_number(shop: tuple[Truth, Ran], st
         )
         assert found == session.execute(told)
         assert found
+
+
+def sales_table(database: str, server: PostgresServer, data: Path) -> None:
+    """Load what a reader can read of `sales.csv` into a table of text columns."""
+    files = SOURCE().read(Stream("sales", SOURCE.options_type(path=str(data / "sales.csv"))), None)
+    records = pa.Table.from_batches([batch.data for batch in files]).drop_columns(["_origin"])
+    address = f"postgresql://postgres@127.0.0.1:{server.port}/{database}?sslmode=disable"
+    with dbapi.connect(address, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.adbc_ingest("sales", records)
+
+
+def test_the_sales_may_come_from_postgres(
+    postgres_server: PostgresServer, postgres_database: str, tmp_path: Path
+) -> None:
+    """As docs/demo.md has it: another source, and the same truth, but for lines that no database takes."""
+    truth = generate(tmp_path / "data", rows=1_500, seed=3)
+    sales_table(postgres_database, postgres_server, tmp_path / "data")
+    page = (DEFS.parents[1] / "docs" / "demo.md").read_text("utf-8")
+    written = yaml.safe_load(page.split("### Sales from Postgres")[1].split("```yaml\n")[1].split("```")[0])["sales"]
+    options = PostgresStreamOptions(**written["source"])
+    stream = Stream("sales", options, Incremental(**written["capture"]["incremental"]))
+    source = PostgresSource(**postgres_server.settings(postgres_database))
+    ran = run(DEFS / "retail", tmp_path / "data", tmp_path / "lake", {"sales": (source, stream)})
+    told = {fate: rows for fate, rows in truth.fates["sales"].items() if fate != "unreadable"}
+    assert ran.fates("sales") == told
+    with ran.tables() as (session, relation):
+        for table in GOLD:
+            path = truth.path("gold", table)
+            columns = ", ".join(f'"{name}"' for name in pq.read_schema(path).names)
+            made = f"(SELECT {columns} FROM {relation('gold', table)})"
+            assert session.execute(f"FROM {made} EXCEPT ALL FROM '{path}'") == []
+            assert session.execute(f"FROM '{path}' EXCEPT ALL FROM {made}") == []
 
 
 @pytest.mark.slow
