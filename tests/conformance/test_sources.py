@@ -22,7 +22,7 @@ def read(source: Source, stream: Stream, since: Position | None = None, *, batch
     batches = list(source.read(stream, since, batch_rows=batch_rows))
     counts = [b.rows_read for b in batches]
     assert counts == sorted(counts), "rows_read is a running count"
-    delivered = sum(b.data.num_rows + (b.unreadable.num_rows if b.unreadable else 0) for b in batches)
+    delivered = sum(b.data.num_rows + (b.unreadable.num_rows if b.unreadable else 0) + b.repeated for b in batches)
     assert delivered == (counts[-1] if counts else 0), "rows_read counts every record, once"
     if batches:
         assert batches[-1].position is not None, "the last batch always carries a position"
