@@ -134,9 +134,7 @@ class RabbitServer:
             channel = connection.channel()
             for body in bodies:
                 name = {"message_id": os.urandom(8).hex()} if ids else {}
-                channel.basic_publish(
-                    "", queue, body, pika.BasicProperties(delivery_mode=2, **{**name, **properties})
-                )
+                channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2, **{**name, **properties}))
             channel.confirm_delivery()
             channel.queue_declare(queue, passive=True)
 
