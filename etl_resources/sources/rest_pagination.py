@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from etl_resources.exceptions import EngineError
+from etl_resources.exceptions import EngineError, NotFoundError
 from etl_resources.http_client import Request
 from etl_resources.sources.rest_page import Page
 
@@ -16,11 +16,13 @@ State = Mapping[str, Any]
 """Which page is the next, as JSON."""
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A model that refuses unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Offset(_Strict):
+class Offset(Strict):
     """`?offset=200&limit=100`."""
 
     size: int = Field(default=100, ge=2, description="Records per page.")
@@ -28,7 +30,7 @@ class Offset(_Strict):
     limit: str = Field(default="limit", description="Parameter: records to give.")
 
 
-class PageNumber(_Strict):
+class PageNumber(Strict):
     """`?page=3&per_page=100`."""
 
     size: int = Field(default=100, ge=1, description="Records per page.")
@@ -37,7 +39,7 @@ class PageNumber(_Strict):
     first: int = Field(default=1, description="Number of the first page.")
 
 
-class Cursor(_Strict):
+class Cursor(Strict):
     """The answer holds a mark that is sent with the next request; exactly one of `path` and `header` says where."""
 
     param: str = Field(default="cursor", description="Parameter that the mark is sent in.")
@@ -51,17 +53,17 @@ class Cursor(_Strict):
         return self
 
 
-class Link(_Strict):
+class Link(Strict):
     """A header `Link: <https://...>; rel="next"` (RFC 8288)."""
 
 
-class NextUrl(_Strict):
+class NextUrl(Strict):
     """The body holds the address of the next page."""
 
     path: str = Field(description="Path of the address in the body, e.g. $.next.")
 
 
-class Pagination(_Strict):
+class Pagination(Strict):
     """How pages follow each other; exactly one of the keys."""
 
     offset: Offset | None = None
@@ -77,7 +79,7 @@ class Pagination(_Strict):
         return self
 
 
-class Told(_Strict):
+class Told(Strict):
     """A number that the API tells; exactly one of `path` and `header` says where."""
 
     path: str | None = None
@@ -108,9 +110,9 @@ class Numbered:
         """Return the request for a page."""
         if isinstance(self.way, Offset):
             return self._at(number * self.stride)
-        named = {self.way.page: str(self.way.first + number)}
+        named = {self.way.page: self.way.first + number}
         if self.way.limit is not None:
-            named[self.way.limit] = str(self.way.size)
+            named[self.way.limit] = self.way.size
         return _with(self.base, named)
 
     def behind(self, number: int, length: int) -> Request:
@@ -121,7 +123,7 @@ class Numbered:
 
     def _at(self, offset: int) -> Request:
         assert isinstance(self.way, Offset)  # noqa: S101 - asked by the callers
-        return _with(self.base, {self.way.offset: str(offset), self.way.limit: str(self.way.size)})
+        return _with(self.base, {self.way.offset: offset, self.way.limit: self.way.size})
 
 
 class Chained(Protocol):
@@ -158,7 +160,7 @@ class CursorPages:
 
     def request(self, state: State) -> Request:
         """Return the request for a page."""
-        return _with(self.base, {self.way.param: str(state["cursor"])}) if state else self.base
+        return _with(self.base, {self.way.param: state["cursor"]}) if state else self.base
 
     def following(self, state: State, page: Page) -> State | None:
         """Return the state with the mark of the page."""
@@ -167,6 +169,35 @@ class CursorPages:
         else:
             mark = (page.headers or {}).get((self.way.header or "").lower())
         return None if mark in {None, ""} else _moved(state, {"cursor": mark})
+
+
+@dataclass(frozen=True)
+class RelayPages:
+    """Pages of a GraphQL connection: by `endCursor` of its `pageInfo`, while that says `hasNextPage`."""
+
+    base: Request
+    variable: str
+    page_info: str
+
+    def request(self, state: State) -> Request:
+        """Return the request for a page."""
+        return _with(self.base, {self.variable: state["cursor"]}) if state else self.base
+
+    def following(self, state: State, page: Page) -> State | None:
+        """Return the state with the mark of the page's end.
+
+        Raises:
+            NotFoundError: the answer does not say whether there is another page.
+        """
+        info = page.value(self.page_info)
+        more = info.get("hasNextPage") if isinstance(info, dict) else None
+        mark = info.get("endCursor") if isinstance(info, dict) else None
+        if not isinstance(more, bool) or (more and mark is None):
+            raise NotFoundError(
+                f"there is no hasNextPage and endCursor in {self.page_info} of the answer",
+                fix="have the query ask for `pageInfo { hasNextPage endCursor }`",
+            )
+        return _moved(state, {"cursor": mark}) if more else None
 
 
 @dataclass(frozen=True)
@@ -201,15 +232,11 @@ def pager(way: Pagination | None, base: Request, overlap: int, follow: Callable[
     return LinkedPages(base, way.next_url.path if way.next_url is not None else None, follow)
 
 
-def _with(base: Request, params: Mapping[str, str]) -> Request:
+def _with(base: Request, params: Mapping[str, Any]) -> Request:
     """Return the request with more parameters: in the query, or in the body of one that has one."""
     if base.body is not None:
-        return replace(base, body={**base.body, **{name: _number(value) for name, value in params.items()}})
-    return replace(base, params={**base.params, **params})
-
-
-def _number(text: str) -> int | str:
-    return int(text) if text.isascii() and text.isdecimal() else text
+        return replace(base, body={**base.body, **params})
+    return replace(base, params={**base.params, **{name: str(value) for name, value in params.items()}})
 
 
 def _moved(state: State, following: State) -> State:

@@ -1,4 +1,4 @@
-"""REST in the conformance suite: the same records in pages by offset (several in flight) and by a cursor in the body."""
+"""REST in the conformance suite: the same records in pages by offset, several in flight, and by a cursor."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class _Rest(SourceHarness):
 
     def _open(self, name: str, cursor: str = "id", path: str = "", **settings: Any) -> Opened:
         options = RestOptions(
-            path=path or f"/{self.style}/{name}", records="$.data.items[*]", params={"since": "{cursor}", "size": "500"},
-            look_back=0, **self.options,
+            path=path or f"/{self.style}/{name}", records="$.data.items[*]",
+            params={"since": "{cursor}", "size": "500"}, look_back=0, **self.options,
         )  # fmt: skip
         source = RestSource(**{"base_url": self.api.url, "allow_http": True, **settings})
         return source, Stream(name, options, Incremental(cursor=cursor))
