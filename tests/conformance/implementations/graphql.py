@@ -49,7 +49,8 @@ class GraphqlHarness(SourceHarness):
     ) -> Opened:
         options = GraphqlOptions.model_validate({
             "path": path, "query": _QUERY.format(name=name, fields=" ".join(fields)),
-            "variables": {"since": "{cursor}"}, "records": f"$.data.{name}.edges[*]", "pagination": {"relay": {}}, "look_back": 0,
+            "variables": {"since": "{cursor}"}, "records": f"$.data.{name}.edges[*]", "pagination": {"relay": {}},
+            "look_back": 0,
         })  # fmt: skip
         source = GraphqlSource(**{"base_url": self.api.url, "allow_http": True, **settings})
         return source, Stream(name, options, Incremental(cursor=cursor))
