@@ -6,7 +6,7 @@ A block with a surprise is cut into small parts, and those that still fail are r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
@@ -32,7 +32,11 @@ class JsonReader:
         Raises:
             NotFoundError, ConfigurationError: `records` leads nowhere, or to something that is no array.
         """
-        for piece, chunk in map_in_order(partial(self._parse, settings), pieces(stream, origin, settings)):
+        return self.parse(pieces(stream, origin, settings), settings)
+
+    def parse(self, found: Iterable[Piece], settings: JsonSettings) -> Iterator[Chunk]:
+        """Yield the records of pieces of UTF-8, a chunk for each piece."""
+        for piece, chunk in map_in_order(partial(self._parse, settings), found):
             if chunk.data is not None and not self._adopt(chunk.data.schema):
                 # A new key got another type in a block that was parsed at the same time.
                 yield self._parse_again(settings, piece)
