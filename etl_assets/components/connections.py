@@ -7,6 +7,7 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from etl_assets.components.mistakes import did_you_mean, reported
+from etl_assets.components.templates import resolved
 from etl_resources.exceptions import ConfigurationError
 from etl_resources.registry import known_types, source_type, target_type
 
@@ -42,8 +43,7 @@ class Connections(dg.Component):
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Connections:
         """Read `attributes:` of a `defs.yaml`."""
         raw = attributes.model_dump() if attributes is not None else {}
-        resolved = context.resolution_context.resolve_value(raw)
-        return cls(**resolved)
+        return cls(**resolved(raw, context.resolution_context))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return a resource per connection and direction."""

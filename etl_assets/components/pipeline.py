@@ -16,6 +16,7 @@ from etl_assets.components.models import PipelineModel
 from etl_assets.components.publish_assets import PublishAssets
 from etl_assets.components.sensors import watch_sensor
 from etl_assets.components.stream_assets import StreamAssets
+from etl_assets.components.templates import resolved
 from etl_resources.exceptions import ConfigurationError, EtlError
 
 
@@ -50,7 +51,7 @@ class Pipeline(dg.Component):
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Pipeline:
         """Read `attributes:` of a `defs.yaml`; `{{ … }}` is resolved here, what it says is checked in `build_defs`."""
         raw = attributes.model_dump() if attributes is not None else {}
-        return cls(**context.resolution_context.resolve_value(raw))
+        return cls(**resolved(raw, context.resolution_context))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the definitions; every mistake of the pipeline is told, not the first."""
