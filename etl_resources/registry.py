@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import pkgutil
 from typing import Any
@@ -12,6 +13,7 @@ from etl_resources.source import Source
 from etl_resources.target import Target
 
 
+@functools.cache
 def known_types(kind: str) -> list[str]:
     """Return the types of `kind` (`sources` or `targets`) that exist."""
     package = importlib.import_module(f"etl_resources.{kind}")
