@@ -174,7 +174,7 @@ def _microseconds(column: pa.Array) -> pa.Array:
         connection.execute("SET TimeZone = 'UTC'; SET threads = 1")  # a time without a zone is taken for UTC
         connection.register("given", given)
         query = "SELECT epoch_us(TRY_CAST(c AS TIMESTAMPTZ)) AS c FROM given"
-        found: pa.Table = connection.execute(query).to_arrow_table()
+        found: pa.Table = connection.sql(query).to_arrow_table()
     return found.column("c").cast(pa.int64()).combine_chunks()
 
 
