@@ -1,0 +1,253 @@
+"""Source `snowflake`: tables, views and queries, whole or what has come since the last read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from etl_resources.exceptions import ConfigurationError, NotFoundError, RowsNotConservedError
+from etl_resources.snowflake import SnowflakeConnection
+from etl_resources.snowflake_sql import quote, resolved
+from etl_resources.source import (
+    Batch,
+    Capabilities,
+    Estimate,
+    Incremental,
+    Position,
+    Source,
+    Stream,
+    StreamOptions,
+    Window,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from etl_resources.sources.snowflake_columns import Column
+    from etl_resources.sources.snowflake_increment import Increment
+
+
+class SnowflakeStreamOptions(StreamOptions):
+    """A table or a query, and how to read it."""
+
+    type: Literal["snowflake"] = "snowflake"
+    table: str | None = Field(
+        default=None, description="`table`, `schema.table` or `database.schema.table`, in quotes where SQL needs them."
+    )
+    query: str | None = Field(default=None, description="A SELECT.")
+    columns: tuple[str, ...] | None = Field(
+        default=None, description="Only these columns, in this order; in any case if there is but one of that name."
+    )
+    late_by: int | None = Field(
+        default=None, ge=0,
+        description="Incremental reads, which need it: how long a transaction may take, in seconds (steps, of an"
+        " integer). Younger rows wait for a later read. It is a promise: a row that is committed later is lost.",
+    )  # fmt: skip
+    integers: Literal["exact", "int64"] = Field(
+        default="exact",
+        description="NUMBER of more than 18 digits and no scale, as INT and BIGINT are: decimals, or 64 bits.",
+    )
+    read_ahead: int = Field(default=2, ge=1, le=10, description="Parts fetched while earlier ones are worked on.")
+
+    @model_validator(mode="after")
+    def _table_or_query(self) -> SnowflakeStreamOptions:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give either `table` or `query`")
+        return self
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is known about a stream before it is read."""
+
+    relation: str
+    columns: list[Column]
+    conditions: list[str]
+    cursor: Column | None
+    where: str
+
+    def query(self, selected: str, conditions: list[str]) -> str:
+        body = f"SELECT {selected} FROM {self.relation} AS t"  # noqa: S608 - all names are quoted
+        return body + (" WHERE " + " AND ".join(conditions) if conditions else "")
+
+
+class SnowflakeSource(SnowflakeConnection, Source):
+    """Reads results in the parts that Snowflake makes of them, as Arrow, a few parts at a time in memory.
+
+    Streams carry no `_op` and no `_seq`: a table tells neither what was done to a row, nor in which order.
+    """
+
+    options_type: ClassVar[type[StreamOptions]] = SnowflakeStreamOptions
+    capabilities: ClassVar[Capabilities] = Capabilities(captures=frozenset({"snapshot", "incremental"}), windows=True)
+
+    def read_schema(self, stream: Stream) -> pa.Schema:
+        """Return the Arrow schema, as `snowflake_columns` has it."""
+        import pyarrow as pa
+
+        with self._opened(stream) as cursor:
+            return pa.schema([(column.name, column.arrow) for column in self._plan(stream, cursor).columns])
+
+    def read(self, stream: Stream, since: Position | None, *, batch_rows: int = 131_072) -> Iterator[Batch]:
+        """Yield the rows of one query, which sees one moment; only the last batch carries a position.
+
+        A snapshot of an empty table is one batch without rows: the table is known to be empty.
+
+        Raises:
+            SchemaConflictError: the table changed while it was read, or a number does not fit into 64 bits.
+            RowsNotConservedError: fewer or more rows came than the server said there are.
+        """
+        with self._opened(stream) as cursor:
+            plan = self._plan(stream, cursor)
+            increment = self._increment(stream, plan, cursor, since)
+            if plan.cursor is not None and (increment is None or increment.is_empty):
+                return
+            conditions = plan.conditions + (increment.conditions() if increment else [])
+            cursor.execute(plan.query(", ".join(f"t.{quote(c.name)}" for c in plan.columns), conditions))
+            parts = _parts(plan, cursor, batch_rows)
+            position = increment.position() if increment else None if stream.window else {"query_id": cursor.sfqid}
+            yield from _positioned(parts, position, plan, keep_empty=plan.cursor is None)
+
+    def latest(self, stream: Stream) -> Position | None:
+        """Return where an incremental read would end now; None for snapshots."""
+        with self._opened(stream) as cursor:
+            plan = self._plan(stream, cursor)
+            increment = self._increment(stream, plan, cursor, None)
+            return increment.position() if increment else None
+
+    def estimate(self, stream: Stream, since: Position | None) -> Estimate:
+        """Return how many rows `read` would give, which Snowflake mostly knows without a scan."""
+        with self._opened(stream) as cursor:
+            plan = self._plan(stream, cursor)
+            increment = self._increment(stream, plan, cursor, since)
+            if plan.cursor is not None and (increment is None or increment.is_empty):
+                return Estimate(0)
+            conditions = plan.conditions + (increment.conditions() if increment else [])
+            cursor.execute(plan.query("COUNT(*)", conditions))
+            return Estimate(int(cursor.fetchone()[0]))
+
+    @contextmanager
+    def _opened(self, stream: Stream) -> Iterator[Any]:
+        """Give a cursor of a connection of its own; what it raises is translated."""
+        from etl_resources.snowflake_errors import translated
+
+        ahead, where = _options(stream).read_ahead, f"stream {stream.name}, {self.address}"
+        with self.client(fetches=ahead) as connection, connection.cursor() as cursor, translated(where):
+            yield cursor
+
+    def _plan(self, stream: Stream, cursor: Any) -> _Plan:
+        from etl_resources.snowflake_errors import translated
+        from etl_resources.sources.snowflake_columns import describe
+
+        options, where = _options(stream), f"stream {stream.name}, {self.address}"
+        if options.table is not None:
+            names = resolved(options.table)
+            relation = quote(*(self.database, self.default_schema)[: 3 - len(names)], *names)
+        else:
+            relation = "(\n" + (options.query or "").strip().rstrip(";") + "\n)"
+        try:
+            with translated(where):
+                found = describe(cursor, f"SELECT * FROM {relation} AS t", options.integers)  # noqa: S608 - quoted
+        except NotFoundError as error:
+            raise (_no_table(options.table, cursor, where) if options.table else error) from None
+        by_cursor = isinstance(stream.capture, Incremental) and not stream.window
+        cursor_column = _named(stream.capture.cursor, found, where) if by_cursor else None  # type: ignore[union-attr]
+        conditions = _in_window(stream.window, found, where) if stream.window else []
+        columns = found if options.columns is None else [_named(n, found, where) for n in options.columns]
+        return _Plan(relation, columns, conditions, cursor_column, where)
+
+    def _increment(self, stream: Stream, plan: _Plan, cursor: Any, since: Position | None) -> Increment | None:
+        from etl_resources.sources.snowflake_increment import take
+
+        if plan.cursor is None:
+            return None
+        late_by = _options(stream).late_by
+        if late_by is None:
+            raise ConfigurationError(
+                "an incremental read has to know how late a row may be committed", where=plan.where,
+                fix="give `late_by`: the seconds that the longest transaction takes; younger rows wait so long",
+            )  # fmt: skip
+        return take(cursor, plan.relation, plan.cursor, late_by, since, plan.where)
+
+
+def _options(stream: Stream) -> SnowflakeStreamOptions:
+    if not isinstance(stream.options, SnowflakeStreamOptions):
+        raise ConfigurationError(f"stream {stream.name} is not a snowflake stream", where=str(stream.options))
+    return stream.options
+
+
+def _no_table(name: str, cursor: Any, where: str) -> NotFoundError:
+    """Return the error to raise for a table that is not there, with the names that are near."""
+    cursor.execute("SELECT table_schema, table_name FROM information_schema.tables")
+    there = [name for schema, table in cursor.fetchall() for name in (table, f"{schema}.{table}")]
+    near = get_close_matches(".".join(resolved(name)), there, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "check the name, and what the role may see"
+    return NotFoundError(f"there is no table {name}, or the role may not see it", where=where, fix=hint)
+
+
+def _named(name: str, columns: list[Column], where: str) -> Column:
+    """Return the column of a name, or else the only one that has it in another case."""
+    exact = [c for c in columns if c.name == name] or [c for c in columns if c.name.upper() == name.upper()]
+    if len(exact) != 1:
+        near = get_close_matches(name.upper(), [c.name.upper() for c in columns], n=3, cutoff=0.5)
+        raise NotFoundError(
+            f"there is no column {name}" if not exact else f"several columns are called {name}", where=where,
+            fix=f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(c.name for c in columns)}",
+        )  # fmt: skip
+    return exact[0]
+
+
+def _in_window(window: Window, columns: list[Column], where: str) -> list[str]:
+    """Return the conditions for rows in the window; times without a zone are taken for UTC."""
+    from etl_resources.sources.snowflake_columns import TIMES, Column
+    from etl_resources.sources.snowflake_increment import as_sql, in_kind
+
+    column = _named(window.column, columns, where)
+    if column.kind not in TIMES:
+        raise ConfigurationError(
+            f"column {column.name} is of type {column.kind}", where=where, fix="partition by a time"
+        )
+    # A date is compared as its first moment, so that windows shorter than a day do not all contain it.
+    own, kind = f"t.{quote(column.name)}", "TIMESTAMP_NTZ" if column.kind == "DATE" else column.kind
+    own = f"{own}::TIMESTAMP_NTZ" if column.kind == "DATE" else own
+    as_time = Column(column.name, kind, column.arrow)
+    start, end = (as_sql(in_kind(moment, as_time), as_time) for moment in (window.start, window.end))
+    return [f"{own} >= {start}", f"{own} < {end}"]
+
+
+def _parts(plan: _Plan, cursor: Any, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of the query that was run; the server's own count of them has to agree."""
+    from etl_resources.sources.snowflake_columns import conformed
+
+    expected, rows = cursor.rowcount, 0
+    for table in cursor.fetch_arrow_batches(force_microsecond_precision=True):
+        rows += table.num_rows
+        yield from conformed(table, plan.columns, plan.where).to_batches(max_chunksize=batch_rows)
+    if rows != expected:
+        raise RowsNotConservedError(
+            f"Snowflake said that there are {expected} rows, and {rows} came", where=plan.where, fix="run again"
+        )
+
+
+def _positioned(
+    batches: Iterator[pa.RecordBatch], position: Position | None, plan: _Plan, *, keep_empty: bool
+) -> Iterator[Batch]:
+    """Yield the batches, each held back until it is known whether it is the last, which carries the position."""
+    import pyarrow as pa
+
+    rows, held = 0, None
+    for batch in batches:
+        if held is not None:
+            yield Batch(held, rows)
+        held, rows = batch, rows + batch.num_rows
+    if held is None and keep_empty:
+        held = pa.RecordBatch.from_pylist([], schema=pa.schema([(c.name, c.arrow) for c in plan.columns]))
+    if held is not None:
+        yield Batch(held, rows, position)
+
+
+SOURCE = SnowflakeSource
