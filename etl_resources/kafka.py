@@ -106,7 +106,9 @@ class KafkaConnection(dg.ConfigurableResource):
         try:
             yield seen
         finally:
-            seen.consumer.close()
+            # Let go of and not closed: closing waits for answers from brokers that may have gone, without an end; it
+            # is only needed to leave a group, and this is no member of one.
+            del seen.consumer
 
     def ping(self) -> bool:
         """Log in, ask which topics there are, and hang up; raises as `consumer`."""

@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from etl_resources.exceptions import ConfigurationError
 from etl_resources.kafka import Client, KafkaConnection
 from etl_resources.messages import (
+    RESERVED,
     Decoder,
     MicroBatcher,
     MicroBatchOptions,
@@ -95,6 +96,8 @@ class KafkaSource(KafkaConnection, Source):
         Raises:
             UnavailableError, CredentialsRejectedError, NotFoundError: as `read`.
         """
+        import pyarrow as pa
+
         from etl_resources.sources.kafka_batches import Batches
         from etl_resources.sources.kafka_reader import Reader
 
@@ -111,7 +114,8 @@ class KafkaSource(KafkaConnection, Source):
             while not reader.done and len(messages) < _SAMPLE:
                 messages += reader.poll(_SAMPLE, 1.0)
         batches = Batches(options, self._decoder(stream, None), reader, offsets)
-        return batches.make(messages, commit=False).data.schema
+        schema = batches.make(messages, commit=False).data.schema
+        return pa.schema([field for field in schema if field.name not in RESERVED])
 
     def read(self, stream: Stream, since: Position | None, *, batch_rows: int = 131_072) -> Iterator[Batch]:
         """Yield the messages up to the end that was there at the start, or for as long as the options say.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from etl_resources.exceptions import ConfigurationError, CredentialsRejectedError, NotFoundError
 from etl_resources.kafka_errors import translate
 from etl_resources.sources.kafka_partitions import Loss, Offsets, Partition, watermarks
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 10_000
 _EOF = "_PARTITION_EOF"
+_FINAL = (CredentialsRejectedError, NotFoundError, ConfigurationError)
 _OUT_OF_RANGE = ("_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE")
 
 
@@ -80,11 +82,13 @@ class Reader:
         if found and most > 1:
             found += self._client.consumer.consume(min(most, _AT_ONCE) - 1, 0)
         self._client.check()
-        if found:
-            self._heard, self._client.last = time.monotonic(), None
+        accepted = self._accepted(found)
+        if accepted:
+            self.resume()
+            self._client.last = None
         elif self._ends is not None and time.monotonic() - self._heard > self._silence:
             raise self._client.away(f"no message of {self._waiting()}", after=self._silence)
-        return self._accepted(found)
+        return accepted
 
     def _waiting(self) -> str:
         return ", ".join(f"{topic}/{number}" for topic, number in sorted(self._open)[:5])
@@ -115,12 +119,15 @@ class Reader:
     def _told(self, error: KafkaError, partition: Partition) -> None:
         """Deal with what stands among the messages instead of one."""
         if error.name() == _EOF:
+            self.resume()
             if self._ends is not None:
                 self._close(partition)
         elif error.name() in _OUT_OF_RANGE and partition in self._open:
             self._lost(partition)
-        elif not (told := translate(error, self._where)).transient:
+        elif isinstance(told := translate(error, self._where), _FINAL):
             raise told
+        else:  # the library goes on trying; what lasts is told when the time of silence is over
+            self._client.note(error)
 
     def _lost(self, partition: Partition) -> None:
         from confluent_kafka import TopicPartition
