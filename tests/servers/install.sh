@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
 # Install the Debian packages whose servers the tests start. Nothing is started here, and no service is left enabled.
 set -euo pipefail
-if compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null; then
+
+missing=()
+compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null || missing+=(postgresql)
+command -v mariadbd > /dev/null || [ -x /usr/sbin/mariadbd ] || missing+=(mariadb-server)
+[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
+if [ ${#missing[@]} -eq 0 ]; then
     exit 0
 fi
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then
-    echo "PostgreSQL's initdb is missing: install the server package of PostgreSQL 13 or later, or run this as root on Debian" >&2
+    echo "missing servers: install ${missing[*]} (Debian's names), or run this as root on Debian" >&2
     exit 1
 fi
 policy=/usr/sbin/policy-rc.d
@@ -16,4 +21,4 @@ if [ ! -e "$policy" ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends postgresql > /dev/null
+apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
