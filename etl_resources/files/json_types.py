@@ -79,7 +79,7 @@ def _dump_type(kind: pa.DataType) -> Any:
         return f"decimal({kind.precision},{kind.scale})"
     names = {
         pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool", pa.date32(): "date",
-        pa.timestamp("us"): "timestamp", pa.timestamp("us", "UTC"): "timestamptz",
+        pa.timestamp("us"): "timestamp", pa.timestamp("us", "UTC"): "timestamptz", pa.binary(): "binary",
     }  # fmt: skip
     return names.get(kind, "string")
 
@@ -98,7 +98,8 @@ def _load_type(dumped: Any, name: str) -> pa.DataType:
         return pa.struct([(n, _load_type(kind, n)) for n, kind in dumped.items()])
     if isinstance(dumped, list):
         return pa.list_(_load_type(dumped[0], name))
-    return parse_type(dumped, name)
+    # Not among the types of `parse_type`: no JSON value is binary, but those of other systems are.
+    return pa.binary() if dumped == "binary" else parse_type(dumped, name)
 
 
 def type_of(value: Any) -> pa.DataType:
