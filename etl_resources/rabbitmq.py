@@ -71,8 +71,7 @@ class RabbitmqConnection(dg.ConfigurableResource):
             client_properties={"connection_name": "etl"},
         )  # fmt: skip
         with translated(self.address):
-            connection: pika.BlockingConnection = pika.BlockingConnection(parameters)
-        return connection
+            return pika.BlockingConnection(parameters)
 
     def _tls(self) -> pika.SSLOptions | None:
         import ssl

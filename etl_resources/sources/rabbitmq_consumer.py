@@ -103,7 +103,7 @@ class Consumer:
         An acknowledgement has no answer in AMQP; the server works off a channel in order, so a question behind it has.
 
         Raises:
-            UnavailableError, NotFoundError, ...: the connection is lost, or nothing was answered within `timeout` seconds.
+            UnavailableError, NotFoundError, ...: the connection is lost, or there was no answer for `timeout` seconds.
         """
         answer: SimpleQueue[int | None] = SimpleQueue()
 
