@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -49,8 +50,8 @@ class HttpConnection(dg.ConfigurableResource):
     @property
     def address(self) -> str:
         """Where this points to, for messages."""
-        parts = urlsplit(self.base_url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        # A password may stand in it though it must not, with marks in it that end a host for every parser.
+        return re.sub(r"//.*@", "//***@", self.base_url.partition("?")[0])
 
     def origin(self, url: str) -> str:
         """Return scheme, host and port of an address.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from etl_resources.exceptions import ConfigurationError, UnavailableError
@@ -72,6 +73,7 @@ class HttpClient:
                 timeout=httpx.Timeout(policy.silence, connect=policy.timeout),
                 headers={"Accept-Encoding": "gzip, deflate", "User-Agent": "etl-platform", **settings.headers},
             )
+        self._url = lru_cache(64)(httpx.URL)  # parsing an address takes a tenth of a request's time
         self._allowed = {settings.origin(settings.base_url), *map(settings.origin, settings.hosts)}
 
     def close(self) -> None:
@@ -92,16 +94,14 @@ class HttpClient:
         Raises:
             ConfigurationError: it is of a host that may not be given the credentials.
         """
-        import httpx
-
         with translated(self.settings.address, self.redact):
-            if "://" in url:
-                found = httpx.URL(url)
-            elif url.startswith("//"):
-                found = httpx.URL(self.settings.base_url).join(url)
+            base = self.settings.base_url
+            if url.startswith("//"):
+                found = self._url(base).join(url)
+            elif "://" in url:
+                found = self._url(url)
             else:
-                found = httpx.URL(self.settings.base_url.rstrip("/") + "/" + url.lstrip("/") if url else
-                                  self.settings.base_url)  # fmt: skip
+                found = self._url(f"{base.rstrip('/')}/{url.lstrip('/')}" if url else base)
             for name in self._credentials.query:
                 found = found.copy_remove_param(name)
         self._check_host(str(found))
@@ -109,10 +109,8 @@ class HttpClient:
 
     def follow(self, base: str, link: str) -> str:
         """Return a link of an answer as an absolute address; raises as `absolute`."""
-        import httpx
-
         with translated(self.settings.address, self.redact):
-            return self.absolute(str(httpx.URL(base).join(link)))
+            return self.absolute(str(self._url(base).join(link)))
 
     def _check_host(self, url: str) -> None:
         origin = self.settings.origin(url)
@@ -158,14 +156,12 @@ class HttpClient:
     def _send(
         self, made: dict[str, Any], where: str, secret: Mapping[str, str], secret_query: Mapping[str, str]
     ) -> Response:
-        import httpx
-
         from etl_resources.http_transport import sealed
 
         self.gate.pass_through(where)
         with translated(where, self.redact):
             params = made.pop("params", None)
-            url = httpx.URL(made.pop("url"))
+            url = self._url(made.pop("url"))
             request = self._client.build_request(url=url.copy_merge_params(dict(params)) if params else url, **made)
             response = self._client.send(sealed(request, secret, secret_query), stream=True)
             try:
