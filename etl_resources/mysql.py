@@ -75,9 +75,11 @@ class MysqlConnection(dg.ConfigurableResource):
                 host=self.host, port=self.port, database=self.database, user=self.user,
                 password=self.password.reveal().encode() if self.password else "",
                 charset="utf8mb4", autocommit=True, local_infile=False,
-                connect_timeout=policy.timeout, read_timeout=policy.silence, write_timeout=policy.silence,
+                connect_timeout=policy.timeout, read_timeout=policy.timeout, write_timeout=policy.silence,
                 program_name="etl", **self._tls(),
             )  # fmt: skip
+        # From here on the server may take its time to answer; the driver looks at this before it reads.
+        connection._read_timeout = policy.silence  # noqa: SLF001
         return connection
 
     @contextmanager
