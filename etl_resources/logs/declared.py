@@ -35,6 +35,10 @@ _PYTHON = {
     **{name: Column(name, "integer", nothing=()) for name in ("levelno", "lineno", "process", "thread")},
     **{name: Column(name, "number", nothing=()) for name in ("msecs", "relativeCreated")},
 }
+_UPSTREAMS = r"\S+(?:(?:,| :) \S+)*"
+_BARE_REQUEST = r"\S+ .*? HTTP/[\d.]+|\S*"
+_SHORTEST = "(?s:.*?)"
+_UNCERTAIN = {_UPSTREAMS, _BARE_REQUEST, _SHORTEST}
 _ASCTIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:,\d{3})?"
 
 
@@ -51,9 +55,9 @@ def nginx_format(declared: str | None) -> LogFormat:
         column = _NGINX.get(name, Column(name))
         if name.startswith("upstream_") and behind[:1] == " ":
             # One value for each server that was asked, with commas or colons between.
-            return column, r"\S+(?:(?:,| :) \S+)*"
+            return column, _UPSTREAMS
         if name == "request" and behind[:1] == " ":
-            return column, r"\S+ .*? HTTP/[\d.]+|\S*"
+            return column, _BARE_REQUEST
         return column, _up_to(behind, quoted=before.endswith('"'))
 
     return _compiled("nginx", text, found, field)
@@ -68,11 +72,11 @@ def python_format(declared: str | None, time_formats: Mapping[str, str]) -> LogF
     def field(name: str, behind: str, _: str) -> tuple[Column, str]:
         column = _PYTHON.get(name, Column(name, nothing=()))
         if name == "asctime":
-            expression = ".+?" if name in time_formats else _ASCTIME
+            expression = _SHORTEST if name in time_formats else _ASCTIME
         elif name == "levelname":
             expression = r"[A-Z][A-Z0-9_]*|Level \d+"
         elif name == "message":
-            expression = "(?s:.*?)" if behind else "(?s:.*)"
+            expression = _SHORTEST if behind else "(?s:.*)"
         else:
             expression = _up_to(behind, quoted=False) if not padded & {name} else r"\S+"
         return column, expression
@@ -134,7 +138,8 @@ def _compiled(
             )  # fmt: skip
         column, expression = field(variable, behind, text[:start])
         pad = " *" if variable in padded else ""
-        fields.append(Field(column, expression, pad + re.escape(behind)))
+        certain = not pad and expression not in _UNCERTAIN and bool(behind or n + 1 == len(found))
+        fields.append(Field(column, expression, pad + re.escape(behind), certain))
     before = re.escape(text[: found[0][0]])
     # Only the first field tells the line that begins an entry, with what stands around it.
     begins = f"^{before}(?:{fields[0].expression}){fields[0].behind}"

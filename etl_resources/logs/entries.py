@@ -32,7 +32,7 @@ def entries_of(data: bytes, line: int, start: str | None) -> Entries:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    data = data.replace(b"\r\n", b"\n")
+    data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
     at, lines = _line_starts(data, line)
     if start is not None and len(lines):
         begins = _begins(_binary(data, at), start)

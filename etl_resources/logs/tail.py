@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO
 
-from etl_resources.files.chunks import BLOCK_BYTES, Unreadable
+from etl_resources.files.chunks import Unreadable
 from etl_resources.files.csv_records import Block, Dialect, count_records, record_ends
 from etl_resources.logs.entries import last_start
 from etl_resources.logs.known import TAIL_BYTES, Mark, digest, read_up_to
 from etl_resources.logs.looking import HEAD_BYTES
 
 _LINES = Dialect(quote=None)
+BLOCK_BYTES = 4 << 20
 _KEPT = 64 << 10
 """Of a line that is too long, so many bytes are kept."""
 
@@ -104,8 +105,8 @@ class Tail:
         """Return whole lines (the last one perhaps without its end) as a part."""
         line = self.mark.line + 1
         whole = data if data.endswith(b"\n") else data + b"\n"
-        self._advance(data, whole.count(b"\n"))
         ends, _ = record_ends(whole, _LINES)
+        self._advance(data, len(ends))
         return Part(Block(whole, line, count_records(whole, ends, _LINES)), self.mark)
 
     def _skip(self, data: bytes, size: int | None, at: int) -> tuple[Part, bytes, int] | None:
