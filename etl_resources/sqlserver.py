@@ -34,7 +34,7 @@ class SqlServerConnection(dg.ConfigurableResource):
     )
     trust_server_certificate: bool = Field(default=False, description="Encrypt, and take any certificate.")
     hostname_in_certificate: str | None = Field(
-        default=None, description="Name that the certificate must bear, where it is not that of `host`."
+        default=None, description="Name that the certificate may bear instead of that of `host`."
     )
     server_certificate: str | None = Field(
         default=None, description="With `encrypt: strict`: file with the one certificate that is taken."

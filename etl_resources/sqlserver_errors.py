@@ -26,7 +26,7 @@ _BY_TEXT: tuple[tuple[str, type[EtlError], str], ...] = (
     (r"connection string", ConfigurationError,
      "check the settings of the connection; a password has at most 128 characters"),
     (r"certificate|SSL routines|SSL Provider", ConfigurationError, _TRUST),
-    (r"encryption not supported", ConfigurationError, _NO_ENCRYPTION),
+    (r"[Ee]ncryption not supported", ConfigurationError, _NO_ENCRYPTION),
     (r"Cannot open database|[Dd]atabase '.*' does not exist", NotFoundError, "check the name of the database"),
     (r"Login failed|Invalid authorization specification", CredentialsRejectedError, "check user and password"),
     (r"permission was denied", CredentialsRejectedError, "grant the user what it needs"),

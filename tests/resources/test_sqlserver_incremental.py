@@ -114,7 +114,7 @@ def test_whatever_writers_do_at_the_same_time_every_row_is_read_once(
                         insert(connection, table, first + 10 * n + k)
                     stop.wait(chance.random() * 0.03)
                     connection.commit() if chance.random() < 0.8 else connection.rollback()
-        except Exception as error:  # handed to the test
+        except Exception as error:  # noqa: BLE001 - handed to the test
             errors.append(error)
 
     writers = [threading.Thread(target=write, args=(1000 * n,)) for n in range(1, 5)]

@@ -188,7 +188,9 @@ class Session:
         rows: list[dict[str, object]] = []
         try:
             (statement,) = translate(query, self.engine.declared)
-            found = self.connection.sql(f"SELECT * FROM ({statement.sql}) LIMIT 0").to_arrow_reader(1).schema
+            reader = self.connection.sql(statement.sql).to_arrow_reader(1)
+            found = reader.schema
+            reader.close()
             for n, (field_, given) in enumerate(zip(found, statement.columns or [None] * len(found), strict=True)):
                 rows.append({"column_ordinal": n + 1, "name": None if field_.name.startswith(UNNAMED) else field_.name,
                              "system_type_name": str(given or _type_of(field_.type)), "is_hidden": False})  # fmt: skip

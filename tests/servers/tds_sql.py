@@ -17,6 +17,13 @@ Declared = Mapping[str, Mapping[str, SqlType]]
 _VERSION = "unhex(printf('%016x', nextval('dbo.etl_versions')))"
 
 
+_FUNCTIONS = {
+    "CurrentTimestampLTZ": "now()", "CurrentTimestamp": "CAST(now() AS TIMESTAMP)", "DB_ID": "1",
+    "SYSUTCDATETIME": "CAST(now() AS TIMESTAMP)", "SCHEMA_NAME": "'dbo'",
+}  # fmt: skip
+"""By their names, or by those of the classes that sqlglot makes of them."""
+
+
 @dataclass
 class Translated:
     """A statement for DuckDB: `kind` begin, commit, rollback, isolation, load, create, write, describe or select."""
@@ -115,28 +122,13 @@ def duckdb_type(type_: SqlType) -> str:
     return names.get(type_.name, "VARCHAR" if type_.name.endswith("char") else type_.name.upper())
 
 
-def _for_duckdb(node: exp.Expression) -> exp.Expression:  # noqa: PLR0911 - one per kind
+def _for_duckdb(node: exp.Expression) -> exp.Expression:
     if isinstance(node, exp.HexString):
         return _sql(f"unhex('{node.this}')")
     if isinstance(node, exp.DataType):
         return exp.DataType.build(duckdb_type(SqlType.parse(node.sql("tsql"))), dialect="duckdb")
-    if type(node).__name__ == "CurrentTimestampLTZ":
-        return _sql("now()")
-    if isinstance(node, exp.CurrentTimestamp):
-        return _sql("CAST(now() AS TIMESTAMP)")
-    if isinstance(node, exp.Anonymous):
-        name = node.name.upper()
-        if name == "SCHEMA_NAME":
-            return exp.Literal.string("dbo")
-        if name in {"SYSUTCDATETIME", "SYSDATETIME"}:
-            return _sql("CAST(now() AS TIMESTAMP)")
-        if name == "SYSDATETIMEOFFSET":
-            return _sql("now()")
-        if name == "DB_ID":
-            return exp.Literal.number(1)
-    if isinstance(node, exp.Coalesce) and node.args.get("is_null"):
-        node.set("is_null", False)
-    return node
+    name = node.name.upper() if isinstance(node, exp.Anonymous) else type(node).__name__
+    return _sql(_FUNCTIONS[name]) if name in _FUNCTIONS else node
 
 
 def _column_types(select: exp.Select, declared: Declared) -> list[SqlType | None] | None:

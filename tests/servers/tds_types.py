@@ -92,6 +92,8 @@ def column_metadata(columns: list[tuple[str, SqlType]]) -> bytes:
 def rows(batch: pa.RecordBatch, types: list[SqlType]) -> memoryview:
     """Return all rows of the batch as ROW or, where there are nulls, NBCROW tokens."""
     count = batch.num_rows
+    if not count:
+        return memoryview(b"")
     nulls = [np.asarray(pc.is_null(column)) for column in batch.columns]
     parts = [_encode(column, type_) for column, type_ in zip(batch.columns, types, strict=True)]
     sizes = [np.where(null, 0, part.sizes) for part, null in zip(parts, nulls, strict=True)]
