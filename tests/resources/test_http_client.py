@@ -340,7 +340,7 @@ def test_a_wire_that_is_reset_refused_or_silent(api: Api) -> None:
         started = time.monotonic()
         with pytest.raises(UnavailableError, match="silent"):
             fetch(connection(api, base_url=f"http://127.0.0.1:{wire.port}", resilience=Policy(attempts=1, silence=0.5)))
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 10
     with pytest.raises(UnavailableError, match="no connection") as caught:
         fetch(connection(api, base_url=f"http://127.0.0.1:{free_port()}"))
     assert "base_url" in caught.value.fix
@@ -352,7 +352,7 @@ def test_a_slow_loris_has_an_end(api: Api) -> None:
     started = time.monotonic()
     with pytest.raises(UnavailableError, match=r"longer than 0.5 seconds") as caught:
         fetch(connection(api, longest_answer=0.5, resilience=Policy(attempts=1)))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
     assert "longest_answer" in caught.value.fix
 
 
