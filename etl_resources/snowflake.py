@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 from pydantic import Field, model_validator
 
-from etl_resources.exceptions import ConfigurationError
+from etl_resources.exceptions import ConfigurationError, UnavailableError
 from etl_resources.extras import client
 from etl_resources.resilience import Policy
 from etl_resources.secret import Secret
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection as Client
+
+LONGEST_STATEMENT = 7 * 86_400
+"""Seconds that Snowflake itself lets a statement run at the most."""
 
 
 class SnowflakeConnection(dg.ConfigurableResource):
@@ -99,8 +102,10 @@ class SnowflakeConnection(dg.ConfigurableResource):
             "account": self.account, "user": self.user, "database": self.database, "schema": self.default_schema,
             "warehouse": self.warehouse, "role": self.role, "host": self.host, "port": self.port,
             "protocol": self.protocol, "login_timeout": max(1, round(waits.timeout)),
-            "network_timeout": max(1, round(waits.silence)), "socket_timeout": max(1, round(waits.silence)),
-            "backoff_policy": lambda: _waits(waits), "client_prefetch_threads": fetches, "session_parameters": session,
+            "socket_timeout": max(1, round(waits.silence)), "client_prefetch_threads": fetches,
+            # The client cancels statements that take longer; that it does not ask for ever is seen to by `_waits`.
+            "network_timeout": self.statement_timeout or LONGEST_STATEMENT,
+            "backoff_policy": lambda: _waits(waits, self.address), "session_parameters": session,
             # Else decimals become floating-point numbers.
             "arrow_number_to_decimal": True,
             # Else it asks the cloud's metadata service where it runs.
@@ -136,9 +141,16 @@ def _der(key: Secret, phrase: bytes | None) -> bytes:
     return loaded.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, plain)
 
 
-def _waits(policy: Policy) -> Iterator[float]:
-    """Yield how long the client waits between its own attempts (ten for each part of a result)."""
-    failures = 0
-    while True:
-        failures += 1
+def _waits(policy: Policy, where: str) -> Iterator[float]:
+    """Yield how long the client waits between its own attempts at one request.
+
+    Raises:
+        UnavailableError: there were as many as the policy allows.
+    """
+    for failures in range(1, policy.attempts + 1):
         yield random.uniform(0, policy.ceiling(failures))  # noqa: S311 - spreads load, guards nothing
+    raise UnavailableError(
+        f"Snowflake did not answer, or broke off, {policy.attempts} times in a row",
+        where=where,
+        fix="look at the network between; run again",
+    )

@@ -63,12 +63,11 @@ def translate(error: BaseException, where: str) -> EtlError:
 @contextmanager
 def translated(where: str) -> Iterator[None]:
     """Run calls of the client, and nothing else, so that their errors come out as errors of the tree."""
-    from requests.exceptions import RequestException
     from snowflake.connector.errors import Error
 
     try:
         yield
     except EtlError:
         raise
-    except (Error, RequestException, OSError, EOFError) as error:
+    except (Error, OSError, EOFError) as error:  # what requests raises is an OSError
         raise translate(error, where) from error

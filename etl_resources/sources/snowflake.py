@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -127,8 +128,7 @@ class SnowflakeSource(SnowflakeConnection, Source):
             if plan.cursor is not None and (increment is None or increment.is_empty):
                 return Estimate(0)
             conditions = plan.conditions + (increment.conditions() if increment else [])
-            cursor.execute(plan.query("COUNT(*)", conditions))
-            return Estimate(int(cursor.fetchone()[0]))
+            return Estimate(int(_ask(cursor, plan.query("COUNT(*)", conditions))[0]))
 
     @contextmanager
     def _opened(self, stream: Stream) -> Iterator[Any]:
@@ -171,7 +171,12 @@ class SnowflakeSource(SnowflakeConnection, Source):
                 "an incremental read has to know how late a row may be committed", where=plan.where,
                 fix="give `late_by`: the seconds that the longest transaction takes; younger rows wait so long",
             )  # fmt: skip
-        return take(cursor, plan.relation, plan.cursor, late_by, since, plan.where)
+        return take(partial(_ask, cursor), plan.relation, plan.cursor, late_by, since, plan.where)
+
+
+def _ask(cursor: Any, query: str) -> tuple[Any, ...]:
+    row: tuple[Any, ...] = cursor.execute(query).fetchone()
+    return row
 
 
 def _options(stream: Stream) -> SnowflakeStreamOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -14,6 +15,8 @@ from etl_resources.sources.snowflake_columns import TIMES, Column
 _STEP = timedelta(microseconds=1)
 
 Value = int | date | datetime
+Ask = Callable[[str], tuple[Any, ...]]
+"""Runs a query and returns its one row."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,7 @@ class Increment:
         return {"cursor": self.column.name, "kind": self.column.kind, "read_to": end}
 
 
-def take(
-    cursor: Any, relation: str, column: Column, late_by: int, since: Position | None, where: str
-) -> Increment | None:
+def take(ask: Ask, relation: str, column: Column, late_by: int, since: Position | None, where: str) -> Increment | None:
     """Return what there is to read now; None: there is no row at all.
 
     `late_by` are seconds by the server's clock (steps, for an integer): rows whose cursor is younger wait for a later
@@ -58,8 +59,7 @@ def take(
             f"column {column.name} is of type {column.kind}", where=where, fix="take a time, a date or an integer"
         )
     own = f"t.{quote(column.name)}"
-    cursor.execute(f"SELECT CURRENT_TIMESTAMP(), MAX({own}), COUNT(*) - COUNT({own}) FROM {relation} AS t")  # noqa: S608
-    now, newest, empty = cursor.fetchone()
+    now, newest, empty = ask(f"SELECT CURRENT_TIMESTAMP(), MAX({own}), COUNT(*) - COUNT({own}) FROM {relation} AS t")  # noqa: S608
     if empty:
         raise ConfigurationError(
             f"{column.name} is empty in {empty} rows, which would never be read", where=where,
