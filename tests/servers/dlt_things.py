@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import pyarrow as pa
 
 
 @dlt.resource
-def lines(path: str, cursor: Any = dlt.sources.incremental("id")) -> Iterator[dict[str, Any]]:  # noqa: B008 - as dlt has it
+def lines(path: str, cursor: Any = dlt.sources.incremental("id")) -> Iterator[list[dict[str, Any]]]:  # noqa: B008 - as dlt has it
     """Every line of a file whose `id` is beyond the last one."""
     with Path(path).open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+        while page := [json.loads(line) for line in islice(file, 1_000)]:
+            yield page
 
 
 @dlt.resource

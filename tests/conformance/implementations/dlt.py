@@ -26,7 +26,7 @@ class DltHarness(SourceHarness):
     gaps: ClassVar[dict[str, str]] = {
         "types.decimal_38_0": "Python's JSON gives dlt a number beyond 64 bits, which it writes as text",
     }
-    memory_rows = (40_000, 120_000)
+    memory_rows = (25_000, 75_000)
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{name}.jsonl"
@@ -68,8 +68,8 @@ class DltHarness(SourceHarness):
 
     @contextmanager
     def goes_away(self, name: str, data: pa.Table) -> Iterator[Opened]:
-        self.fill(name, data.slice(0, 20_000))
-        arguments = {"path": str(self._path(name)), "break_after": 15_000}
+        self.fill(name, data.slice(0, 6_000))
+        arguments = {"path": str(self._path(name)), "break_after": 5_000}
         yield self._open(name, "shop", arguments=arguments, select="broken")
 
 
