@@ -132,6 +132,7 @@ class GraphqlSource(HttpConnection, Source):
                 records=_records(self, stream, since),
                 boundary=boundary_of(stream, options, since),
                 commit_pages=options.commit_pages,
+                pages_ahead=2 * options.in_flight if options.read_ahead else 0,
                 where=_where(self, stream),
             )
             yield from read(plan, stream, since, batch_rows)

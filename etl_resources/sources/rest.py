@@ -131,6 +131,7 @@ class RestSource(HttpConnection, Source):
                 records=Records(options.columns, (since or {}).get("schema"), self.max_response_bytes),
                 boundary=_boundary(stream, since),
                 commit_pages=options.commit_pages,
+                pages_ahead=2 * options.in_flight if options.read_ahead else 0,
                 where=_where(self, stream),
             )
             yield from read(plan, stream, since, batch_rows)

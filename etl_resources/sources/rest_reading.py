@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError
 from etl_resources.files.chunks import Chunk, Unreadable, unreadable_batch
+from etl_resources.read_ahead import read_ahead
 from etl_resources.source import Batch, Position, Snapshot, Stream
 from etl_resources.sources.rest_listing import Listing, ListingChangedError, Step, Tally, dump_tally, tally_of
 
@@ -29,6 +30,8 @@ class Plan:
     records: Records
     boundary: Boundary | None
     commit_pages: int
+    pages_ahead: int
+    """Pages fetched while earlier ones are parsed; 0: fetched when they are asked for."""
     where: str
 
 
@@ -68,7 +71,7 @@ class _Read:
         listing = self.plan.listing(self.since)
         state, tally = (reading["state"], tally_of(reading["tally"])) if reading else ({}, Tally())
         try:
-            for group in self._groups(listing.steps(state, tally)):
+            for group in self._groups(read_ahead(listing.steps(state, tally), self.plan.pages_ahead)):
                 yield from self._batches_of(group)
         except (ListingChangedError, NotFoundError, ConfigurationError) as error:
             stale = isinstance(error, ListingChangedError) or self.pages == 0
