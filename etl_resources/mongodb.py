@@ -82,6 +82,7 @@ class MongoConnection(dg.ConfigurableResource):
         milliseconds = round(self.resilience.timeout * 1000)
         settings: dict[str, Any] = {
             "tls": self.tls, "readPreference": self.read_preference, "appname": "etl", "tz_aware": True,
+            "uuidRepresentation": "standard",
             "serverSelectionTimeoutMS": milliseconds, "connectTimeoutMS": milliseconds,
             "socketTimeoutMS": round(self.resilience.silence * 1000),
             "tlsCAFile": self.tls_ca_file, "tlsCertificateKeyFile": self.tls_certificate_key_file,

@@ -62,6 +62,8 @@ def translate(error: PyMongoError | OSError, where: str) -> EtlError:
             fix="give `tls_ca_file` with the authority that signed the server's certificate; `tls: false` only for a"
             " server on this machine",
         )  # fmt: skip
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return ConfigurationError(message, where=where, fix="check tls_ca_file and tls_certificate_key_file")
     if isinstance(error, errors.ConfigurationError) and not re.search(_NO_NAME, message):
         return ConfigurationError(message, where=where, fix="check `uri`")
     if isinstance(error, errors.ConnectionFailure | errors.ConfigurationError | errors.CursorNotFound | OSError):

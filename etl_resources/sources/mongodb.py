@@ -129,11 +129,12 @@ class MongoSource(MongoConnection, Source):
     def _plan(self, client: pymongo.MongoClient[Any], stream: Stream, since: Position | None, where: str) -> _Read:
         from etl_resources.mongodb_errors import translated
         from etl_resources.sources import mongodb_query, mongodb_read
+        from etl_resources.sources.mongodb_values import codec
 
         options = _options(stream)
         with translated(where):
             plain = self._kind(client, options.collection, where) == "collection"
-            collection = client[self.database][options.collection]
+            collection = client[self.database].get_collection(options.collection, codec_options=codec())
             projection = dict.fromkeys(options.fields, 1) if options.fields is not None else None
             filter_ = mongodb_query.parsed(options.filter, where)
             found = mongodb_read.Found(collection, filter_, projection, plain, self.resilience, where)
@@ -230,10 +231,8 @@ def _require(stream: Stream, read: _Read, schema: pa.Schema) -> None:
     cursor = stream.capture.cursor if isinstance(stream.capture, Incremental) and not window else None
     for name in filter(None, [window, cursor, *(read.options.fields or ())]):
         top = name.partition(".")[0]
-        if name not in schema.names and _is_unknown(read, name):
-            raise NotFoundError(
-                f"no document has a field {name}", where=read.found.where, fix=nearest(name, schema.names)
-            )
+        if name not in schema.names:
+            _find_field(read, name)
         if name == window and name in schema.names and not types.is_temporal(schema.field(top).type):
             raise ConfigurationError(
                 f"field {name} is {schema.field(name).type}, and no date", where=read.found.where,
@@ -241,14 +240,15 @@ def _require(stream: Stream, read: _Read, schema: pa.Schema) -> None:
             )  # fmt: skip
 
 
-def _is_unknown(read: _Read, name: str) -> bool:
+def _find_field(read: _Read, name: str) -> None:
     from etl_resources.mongodb_errors import translated
 
     collection = read.found.collection
     with translated(read.found.where):
-        if collection.find_one({name: {"$exists": True}}, {"_id": 1}) is not None:
-            return False
-        return collection.find_one({}, {"_id": 1}) is not None
+        some = collection.find_one({})
+        if some is None or collection.find_one({name: {"$exists": True}}, {"_id": 1}) is not None:
+            return
+    raise NotFoundError(f"no document has a field {name}", where=read.found.where, fix=nearest(name, some))
 
 
 def _batches(read: _Read, converter: Converter, batch_rows: int, *, keep_empty: bool) -> Iterator[Batch]:

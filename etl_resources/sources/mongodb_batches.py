@@ -163,8 +163,8 @@ def sample_schema(data: bytes, declared: dict[str, Any], where: str) -> pa.Schem
     try:
         found = grown(schema, fields_of(Buffer(data), document_starts(data)))
     except CorruptError:
-        good = b"".join(_sifted(data)[0])
-        found = grown(schema, fields_of(Buffer(good), document_starts(good)))
+        data = b"".join(_sifted(data)[0])
+        found = grown(schema, fields_of(Buffer(data), document_starts(data)))
     return checked(_in_order(found, data), where)
 
 

@@ -1,6 +1,7 @@
 """BSON documents taken apart in columns: where the values of every key lie, for many documents at once.
 
-All documents are walked side by side, one element per step, so that the work is done by numpy and not per document.
+Documents are walked side by side, one element per step, so that the work is done by numpy and not per document. Those
+that have no company at a step, because their keys are others or they are longer, are walked to their end one by one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 DOUBLE, TEXT, DOCUMENT, ARRAY, BINARY, UNDEFINED, OBJECT_ID, BOOL, DATE, NULL = range(1, 11)
 REGEX, POINTER, CODE, SYMBOL, SCOPED_CODE, INT32, TIMESTAMP, INT64, DECIMAL = range(11, 20)
 MIN_KEY, MAX_KEY = 0xFF, 0x7F
+_COMPANY = 48
+"""Elements of one key from which on it is quicker to take a step with numpy than to walk alone."""
+_LONG = 256
 
 _FIXED = {
     DOUBLE: 8, UNDEFINED: 0, OBJECT_ID: 12, BOOL: 1, DATE: 8, NULL: 0, INT32: 4, TIMESTAMP: 8, INT64: 8, DECIMAL: 16,
@@ -62,6 +66,9 @@ class Buffer:
 
         offsets = np.zeros(len(at) + 1, np.int32)
         np.cumsum(length, out=offsets[1:])
+        if offsets[-1] > len(at) * _LONG:
+            runs = zip(at.tolist(), length.tolist(), strict=True)
+            return offsets, np.frombuffer(b"".join(self.data[start : start + size] for start, size in runs), np.uint8)
         index = np.repeat((at - offsets[:-1]).astype(np.int64), length) + np.arange(offsets[-1])
         return offsets, self.octets[index]
 
@@ -76,13 +83,23 @@ class Buffer:
             if (length < 0).any():
                 raise CorruptError("a value of negative length")
             return length + _PREFIXED[kind]
+        return np.array([self.size(kind, n) for n in at.tolist()], np.int64)
+
+    def size(self, kind: int, at: int) -> int:
+        """Return how many bytes the value takes that begins here, of a type without a fixed size."""
+        if kind in _PREFIXED:
+            length = int.from_bytes(self.data[at : at + 4], "little")
+            if length >= 1 << 31:
+                raise CorruptError("a value of negative length")
+            return length + _PREFIXED[kind]
         if kind == REGEX:
-            return np.array([self._cstring(self._cstring(n)) - n for n in at.tolist()], np.int64)
+            return self.name_end(self.name_end(at) + 1) + 1 - at
         raise CorruptError(f"no type {kind}")
 
-    def _cstring(self, at: int) -> int:
+    def name_end(self, at: int) -> int:
+        """Return where the zero behind a name lies."""
         try:
-            return self.data.index(b"\0", at) + 1
+            return self.data.index(b"\0", at)
         except ValueError:
             raise CorruptError("a name without an end") from None
 
@@ -136,9 +153,9 @@ def fields_of(buffer: Buffer, starts: Index) -> dict[str, Field]:
 
     found: dict[bytes, dict[int, list[Values]]] = {}
     first: dict[bytes, tuple[int, int]] = {}
-    for step, key, kind, values in _steps(buffer, starts):
+    for steps, key, kind, values in _steps(buffer, starts, keyed=True):
         found.setdefault(key, {}).setdefault(kind, []).append(values)
-        place = (int(values.rows[0]), step)
+        place = (int(values.rows[0]), int(steps[0]))
         first[key] = min(first.get(key, place), place)
     fields: dict[str, Field] = {}
     for key, by_kind in sorted(found.items(), key=lambda item: first[item[0]]):
@@ -157,14 +174,14 @@ def _elements_of(buffer: Buffer, starts: Index) -> tuple[Index, Field]:
     import numpy as np
 
     counts = np.zeros(len(starts), np.int64)
-    found: dict[int, list[tuple[int, Values]]] = {}
-    for step, _, kind, values in _steps(buffer, starts):
-        counts[values.rows] += 1
-        found.setdefault(kind, []).append((step, values))
+    found: dict[int, list[tuple[Index, Values]]] = {}
+    for steps, _, kind, values in _steps(buffer, starts, keyed=False):
+        np.maximum.at(counts, values.rows, steps + 1)
+        found.setdefault(kind, []).append((steps, values))
     first = np.cumsum(counts) - counts
     field_: Field = {}
     for kind, pieces in found.items():
-        placed = [Values(buffer, first[v.rows] + step, v.at, v.size) for step, v in pieces]
+        placed = [Values(buffer, first[v.rows] + steps, v.at, v.size) for steps, v in pieces]
         field_[kind] = _joined(placed)
     return counts, field_
 
@@ -179,47 +196,89 @@ def _joined(pieces: list[Values]) -> Values:
     return Values(pieces[0].buffer, rows[order], at[order], size[order])
 
 
-def _steps(buffer: Buffer, starts: Index) -> Iterator[tuple[int, bytes, int, Values]]:
-    """Yield (number of the step, key, type, values): the n-th elements of all documents, then the next ones."""
+Step: TypeAlias = tuple["Index", bytes, int, Values]
+"""Numbers of the elements within their documents, their key and type, and where they are."""
+
+
+def _steps(buffer: Buffer, starts: Index, *, keyed: bool) -> Iterator[Step]:
+    """Yield the first elements of all documents, then the second ones …; where keys do not count, they are empty."""
     import numpy as np
 
     octets = buffer.octets
     rows = np.arange(len(starts), dtype=np.int64)
     ends = starts + buffer.numbers(starts, "<i4") - 1
+    if len(ends) and int(ends.max()) >= len(octets):
+        raise CorruptError("a document that ends behind the others")
+    alone = _Alone(buffer, keyed=keyed)
     at, step = starts + 4, 0
     while len(rows):
-        if (at > ends[rows]).any() or int(ends[rows].max()) >= len(octets):
+        if (at > ends[rows]).any():
             raise CorruptError("an element that ends behind its document")
         kinds = octets[at]
         going = kinds != 0
         if (at[~going] != ends[rows[~going]]).any():
             raise CorruptError("a document that ends before its length")
         rows, at, kinds = rows[going], at[going], kinds[going]
-        following = at.copy()
+        following = np.zeros(len(at), np.int64)
         for key, same in _by_key(buffer, at):
             for kind in np.unique(kinds[same]).tolist():
                 chosen = same[kinds[same] == kind]
                 value_at = at[chosen] + len(key) + 2
                 size = buffer.sizes(kind, value_at)
                 following[chosen] = value_at + size
-                yield step, key, kind, Values(buffer, rows[chosen], value_at, size)
-        at, step = following, step + 1
+                steps = np.full(len(chosen), step, np.int64)
+                yield steps, key if keyed else b"", kind, Values(buffer, rows[chosen], value_at, size)
+        left = following == 0
+        for row, start in zip(rows[left].tolist(), at[left].tolist(), strict=True):
+            alone.walk(row, start, int(ends[row]), step)
+        rows, at, step = rows[~left], following[~left], step + 1
+    yield from alone.steps()
 
 
 def _by_key(buffer: Buffer, at: Index) -> Iterator[tuple[bytes, Index]]:
-    """Yield each key with the elements that have it; `at` is where the elements begin."""
+    """Yield each key with the elements that have it, but for those that few have; `at` is where the elements begin."""
     import numpy as np
 
     left = np.arange(len(at), dtype=np.int64)
     last = len(buffer.octets) - 1
-    while len(left):
+    for _ in range(len(at) // _COMPANY):
+        if len(left) < _COMPANY:
+            return
         start = int(at[left[0]]) + 1
-        try:
-            key = buffer.data[start : buffer.data.index(b"\0", start)]
-        except ValueError:
-            raise CorruptError("a name without an end") from None
+        key = buffer.data[start : buffer.name_end(start)]
         wanted = np.frombuffer(key + b"\0", np.uint8)
         index = np.minimum(at[left][:, None] + np.arange(1, len(wanted) + 1), last)
         same = (buffer.octets[index] == wanted).all(axis=1)
         yield key, left[same]
         left = left[~same]
+
+
+class _Alone:
+    """Documents that are walked one by one."""
+
+    def __init__(self, buffer: Buffer, *, keyed: bool) -> None:
+        self._buffer, self._keyed = buffer, keyed
+        self._found: dict[tuple[bytes, int], list[tuple[int, int, int, int]]] = {}
+
+    def walk(self, row: int, at: int, end: int, step: int) -> None:
+        """Take the elements from `at` on, of which the first is element number `step` of document `row`."""
+        data, buffer = self._buffer.data, self._buffer
+        while at < end:
+            kind, stop = data[at], buffer.name_end(at + 1)
+            key = data[at + 1 : stop] if self._keyed else b""
+            size = _FIXED.get(kind)
+            if size is None:
+                size = buffer.size(kind, stop + 1)
+            self._found.setdefault((key, kind), []).append((step, row, stop + 1, size))
+            at, step = stop + 1 + size, step + 1
+        if at != end or data[end]:
+            raise CorruptError("an element that ends behind its document")
+
+    def steps(self) -> Iterator[Step]:
+        """Yield what was found."""
+        import numpy as np
+
+        for (key, kind), elements in self._found.items():
+            steps, rows, at, size = np.array(elements, np.int64).T
+            order = np.argsort(rows, kind="stable")
+            yield steps[order], key, kind, Values(self._buffer, rows[order], at[order], size[order])

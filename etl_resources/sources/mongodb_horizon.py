@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -134,7 +134,7 @@ def _newest(
         "number": {"$lt": float("inf")}, "date": {"$lte": _as_bson(moment, "date")},
         "id": {"$lt": _as_bson(moment // 1000 + 1, "id")},
     }[kind]  # fmt: skip
-    typed = {"$or": [{cursor: {"$type": name}} for name in _KINDS[kind]]}
+    typed = _typed(cursor, _KINDS[kind])
     found = collection.find_one(
         {"$and": [condition, {cursor: limit}, typed]}, {cursor: 1}, sort=[(cursor, -1)], batch_size=1
     )
@@ -142,20 +142,29 @@ def _newest(
 
 
 def _kind(collection: Collection[Any], condition: Mapping[str, Any], cursor: str, where: str) -> str | None:
-    """Return the kind of the cursor, as the newest document that has one shows it; None: no document has one."""
+    """Return the kind of the cursor, as the newest document shows it that has one; None: no document has one."""
     from bson import ObjectId
 
-    there = {"$and": [condition, {cursor: {"$ne": None}}]}
-    found = collection.find_one(there, {cursor: 1}, sort=[("_id", -1)])
-    value = None if found is None else _at(found, cursor)
-    kinds = {ObjectId: "id", datetime: "date", int: "number", float: "number"}
-    kind = next((kind for type_, kind in kinds.items() if isinstance(value, type_)), None)
-    if value is not None and (kind is None or isinstance(value, bool)):
+    usable = _typed(cursor, [name for names in _KINDS.values() for name in names])
+    found = collection.find_one({"$and": [condition, usable]}, {cursor: 1}, sort=[("_id", -1)])
+    if found is not None:
+        kinds = {ObjectId: "id", datetime: "date", int: "number", float: "number"}
+        value = _at(found, cursor)
+        if value is None:
+            raise ConfigurationError(f"the cursor {cursor!r} lies in an array", where=where, fix="name another field")
+        return next(kind for type_, kind in kinds.items() if isinstance(value, type_))
+    other = collection.find_one({"$and": [condition, {cursor: {"$ne": None}}]}, {cursor: 1})
+    if other is not None:
         raise ConfigurationError(
-            f"the cursor {cursor!r} is a {type(value).__name__}", where=where,
+            f"the cursor {cursor!r} is a {type(_at(other, cursor)).__name__}", where=where,
             fix="name a field that holds a date, a number or an ObjectId, or use capture: {snapshot: {}}",
         )  # fmt: skip
-    return kind
+    return None
+
+
+def _typed(cursor: str, types: Iterable[str]) -> dict[str, Any]:
+    """Return the filter for documents whose cursor is of one of the types; `$type` looks into arrays, too."""
+    return {"$or": [{cursor: {"$type": name, "$not": {"$type": "array"}}} for name in types]}
 
 
 def _at(document: Any, path: str) -> Any:

@@ -29,16 +29,17 @@ DATABASE = "shop"
 class MongoServer:
     """`settings` are what a MongoSource needs to connect; `client()` is for the test itself."""
 
-    def __init__(self, journal: Path, **options: Any) -> None:
-        self.port, self.options, self._journal = free_port(), options, journal
+    def __init__(self, directory: Path, *, durable: bool = False, **options: Any) -> None:
+        self.port, self.options, self._log = free_port(), options, directory / "log"
+        if durable:
+            self.options["journal"] = str(directory / "journal")
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
 
     def start(self) -> None:
-        """Start, with what an earlier start has stored, and wait until connections are taken."""
-        given = {"user": USER, "password": PASSWORD, "journal": str(self._journal), **self.options}
-        log = self._journal.with_suffix(".log").open("ab")
-        with log:
+        """Start, a durable one with what it had before, and wait until connections are taken."""
+        given = {"user": USER, "password": PASSWORD, **self.options}
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "tests.servers.mongo_server", str(self.port), json.dumps(given)],
                 cwd=ROOT, stdout=log, stderr=log,
@@ -48,11 +49,11 @@ class MongoServer:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"no MongoDB test server: {self._journal.with_suffix('.log').read_text()[-2000:]}")
+                raise RuntimeError(f"no MongoDB test server: {self._log.read_text()[-2000:]}")
             time.sleep(0.03)
 
     def stop(self) -> None:
-        """Kill it: what it had acknowledged is in its journal."""
+        """Kill it; a durable one has what it acknowledged in its journal."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(10)
@@ -81,9 +82,9 @@ class MongoServer:
 
 @contextmanager
 def running_mongo(**options: Any) -> Iterator[MongoServer]:
-    """Give a fresh server: `standalone=True`, `certificate=` (a PEM file with its key)."""
+    """Give a fresh server: `durable`, `standalone=True`, `certificate=` (a PEM file with its key)."""
     with tempfile.TemporaryDirectory(prefix="etl-mongodb-") as directory:
-        server = MongoServer(Path(directory) / "journal", **options)
+        server = MongoServer(Path(directory), **options)
         try:
             server.start()
             yield server

@@ -116,6 +116,9 @@ class Server(Reading):
 
     do_endsessions = do_ping
 
+    def do_serverstatus(self, *_: Any) -> Reply:
+        return {"metrics": {"cursor": {"open": {"total": len(self.cursors)}}}}
+
     def do_buildinfo(self, *_: Any) -> Reply:
         return {"version": "8.0.4", "versionArray": [8, 0, 4, 0]}
 

@@ -12,12 +12,11 @@ from typing import IO, Any
 
 import bson
 from bson import CodecOptions, DatetimeMS, Decimal128, MaxKey, MinKey, ObjectId, Timestamp
-from bson.binary import UuidRepresentation
 from bson.codec_options import DatetimeConversion
 
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO,
-    uuid_representation=UuidRepresentation.STANDARD,
+    unicode_decode_error_handler="replace",
 )  # fmt: skip
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
@@ -107,16 +106,16 @@ class Store:
             for key, raw in changes:
                 into.put(key, self.clock, raw)
             if self._journal is not None:
-                kept = [bson.encode({"n": [database, name], "d": raw, "i": None if raw else _id(into, key)})
-                        for key, raw in changes]  # fmt: skip
-                self._journal.write(b"".join(kept))
+                for key, raw in changes:
+                    entry = {"n": [database, name], "t": self.clock, "d": raw, "i": None if raw else _id(into, key)}
+                    self._journal.write(bson.encode(entry))
                 self._journal.flush()
 
     def _replay(self, journal: Path) -> None:
         if not journal.exists():
             return
         for entry in bson.decode_iter(journal.read_bytes()):
-            self.clock += 1
+            self.clock = entry["t"]
             raw = entry["d"]
             identity = bson.decode(raw, CODEC)["_id"] if raw else entry["i"]["_id"]
             self.collection(*entry["n"]).put(order(identity), self.clock, raw)

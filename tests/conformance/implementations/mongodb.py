@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from bson import Decimal128
+from bson import Decimal128, ObjectId
 
 from etl_resources.secret import Secret
 from etl_resources.source import Incremental, Snapshot, Stream
@@ -29,7 +29,7 @@ _WRONG = "CONFORMANCE_MONGODB_PASSWORD"
 class MongoSourceHarness(SourceHarness):
     name: ClassVar[str] = "mongodb"
     source_type = MongoSource
-    memory_rows: ClassVar[tuple[int, int]] = (20_000, 80_000)
+    memory_rows: ClassVar[tuple[int, int]] = (16_384, 65_536)
 
     def start(self) -> None:
         os.environ[_WRONG] = "not the password"
@@ -53,7 +53,9 @@ class MongoSourceHarness(SourceHarness):
             rows = data.slice(start, 20_000).to_pylist()
             if "value" in data.column_names:
                 rows = [{**row, "value": _stored(name.removeprefix("types_"), row["value"])} for row in rows]
-            self.client[DATABASE][name].insert_many(rows)
+            # As one command, and with ids: pymongo looks at every document of an `insert_many` in Python.
+            documents = [{"_id": ObjectId(), **row} for row in rows]
+            self.client[DATABASE].command("insert", name, documents=documents)
 
     def received(self, case: TypeCase) -> pa.Array:
         if case.name in _TEXT:
