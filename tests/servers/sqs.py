@@ -1,0 +1,83 @@
+"""Private queues: the SQS of moto, in the process that also plays S3.
+
+It looks at every message of a queue for each message that is sent: a thousand are sent in seconds, ten thousand are not.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.servers.s3 import S3, shared_s3
+
+KEYS = {"access_key_id": {"env": "TEST_S3_KEY"}, "secret_access_key": {"env": "TEST_S3_SECRET"}}
+
+
+@dataclass(frozen=True)
+class Sqs:
+    """`settings` are what a source needs to reach it."""
+
+    server: S3
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"region": "us-east-1", "endpoint": self.server.options["endpoint"], **KEYS}
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    @property
+    def client(self) -> Any:
+        return _client(self.server.options["endpoint"])
+
+    def queue(self, name: str, **attributes: str) -> str:
+        """Make a queue, FIFO if its name ends so; return its name."""
+        fifo = {"FifoQueue": "true", "ContentBasedDeduplication": "false"} if name.endswith(".fifo") else {}
+        self.client.create_queue(QueueName=name, Attributes={**fifo, **attributes})
+        return name
+
+    def send(self, queue: str, bodies: Iterable[str], **more: Any) -> list[str]:
+        """Send messages, ten at a time; return their ids. `group` is needed by FIFO queues."""
+        url = self.url(queue)
+        group = more.pop("group", None)
+        entries = []
+        for n, body in enumerate(bodies):
+            fifo = {"MessageGroupId": group, "MessageDeduplicationId": f"{group}-{n}-{body}"[:128]} if group else {}
+            entries.append({"Id": str(n % 10), "MessageBody": body, **fifo, **more})
+        ids = []
+        for n in range(0, len(entries), 10):
+            done = self.client.send_message_batch(QueueUrl=url, Entries=entries[n : n + 10])
+            ids += [sent["MessageId"] for sent in done["Successful"]]
+        assert len(ids) == len(entries)
+        return ids
+
+    def url(self, queue: str) -> str:
+        return str(self.client.get_queue_url(QueueName=queue)["QueueUrl"])
+
+    def depth(self, queue: str) -> tuple[int, int]:
+        """Return how many messages wait, and how many are invisible."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        found = self.client.get_queue_attributes(QueueUrl=self.url(queue), AttributeNames=names)["Attributes"]
+        return int(found[names[0]]), int(found[names[1]])
+
+
+MANY = 1000
+"""More messages than this take too long to be sent."""
+
+
+@functools.cache
+def _client(endpoint: str) -> Any:
+    import boto3
+
+    return boto3.client(
+        "sqs", region_name="us-east-1", endpoint_url=endpoint, aws_access_key_id="key", aws_secret_access_key="secret"
+    )
+
+
+@functools.cache
+def shared_sqs() -> Sqs:
+    """Return queues that all tests of this process share, each under names of its own."""
+    return Sqs(shared_s3())
