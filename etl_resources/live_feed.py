@@ -86,7 +86,8 @@ class Feed:
         self._connections = 0
         self._missed_since: float | None = None
         self._replayed: Token | None = None  # the last token before this connection, until another one comes
-        self._fruitless = 0
+        self._fruitless = self._messages = 0
+        self._retry: float | None = None
         self._changed = threading.Condition()
         self._buffer: deque[Received] = deque()
         self._bytes = 0
@@ -168,28 +169,35 @@ class Feed:
         """Receive over one connection until it ends; an error is raised only if nothing came of it at all."""
         if self._stop.is_set():
             return None
-        began, messages = time.monotonic(), 0
+        began, self._messages, self._retry = time.monotonic(), 0, None
         try:
             with self._opener(self._token) as session:
                 self._begin(session)
-                for message in session:
-                    self._alive_at = time.time()
-                    if self._stop.is_set() and message is None:
-                        break
-                    if message is not None:
-                        messages += 1
-                        self._put(message)
-            lost, self._failed = "the server hung up", ""
+                self._listen(session)
+            lost = "the server hung up"
         except UnavailableError as error:
-            lost = self._failed = error.what
-            if not messages and time.monotonic() - began < _STANDS and not self._stop.is_set():
+            lost = error.what
+            if not self._messages and time.monotonic() - began < _STANDS and not self._stop.is_set():
+                self._failed = lost
                 raise
-        finally:
-            retry, self._session = (self._session.retry if self._session else None), None
-        self._fruitless = 0 if messages else self._fruitless + 1
+        self._fruitless = 0 if self._messages else self._fruitless + 1
         if not self._stop.is_set():
             _LOG.warning("%s: connection lost (%s), connecting again", self._where, lost)
-        return retry
+        return self._retry
+
+    def _listen(self, session: Session) -> None:
+        """Take messages until the connection is lost, which is known before it is closed: that may take a while."""
+        try:
+            for message in session:
+                self._alive_at = time.time()
+                if message is not None:
+                    self._messages += 1
+                    self._put(message)
+        except UnavailableError as error:
+            self._failed = error.what
+            raise
+        finally:
+            self._session, self._retry = None, session.retry
 
     def _begin(self, session: Session) -> None:
         self._connections += 1

@@ -25,6 +25,10 @@ _FRAMES = 16
 _TOO_BIG = 1009
 
 
+class GoodbyeError(UnavailableError):
+    """The connection was closed as it should be."""
+
+
 class WebsocketSession:
     """Messages of one connection. Whether the server is there is asked only while we listen: one that has to wait for
     us cannot answer."""
@@ -41,18 +45,17 @@ class WebsocketSession:
 
     def __iter__(self) -> Iterator[Received | None]:
         """Yield records, and None for other messages and answers; raises UnavailableError when it is lost."""
-        from websockets.exceptions import ConnectionClosedOK
-
         heard = time.monotonic()
         while not self._interrupted:
             body = None
             try:
                 with translated(self._where, self._redact), suppress(TimeoutError):
                     body = self._client.recv(timeout=self._options.heartbeat_seconds, decode=False)
-            except ConnectionClosedOK:
+                if body is None:
+                    self._ask(time.monotonic() - heard)
+            except GoodbyeError:
                 return
             if body is None:
-                self._ask(time.monotonic() - heard)
                 yield None
                 continue
             heard, now = time.monotonic(), time.time()
@@ -124,17 +127,12 @@ def _connector() -> type[reconnect]:
 
 @contextmanager
 def translated(where: str, redact: Redaction) -> Iterator[None]:
-    """Run calls of the client, and nothing else, so that their errors come out as errors of the tree.
-
-    A goodbye of the server is passed on as it is.
-    """
-    from websockets.exceptions import ConnectionClosedOK, WebSocketException
+    """Run calls of the client, and nothing else, so that their errors come out as errors of the tree."""
+    from websockets.exceptions import WebSocketException
 
     try:
         yield
     except EtlError:
-        raise
-    except ConnectionClosedOK:
         raise
     except (WebSocketException, OSError) as error:
         # Without the cause: its text and its request may hold credentials.
@@ -152,7 +150,8 @@ def _translate(error: Exception, where: str, text: str) -> EtlError:
         fix = "give the certificate of its authority as `ca_file`"
         found = ConfigurationError(f"the server's certificate is not trusted: {text}", where=where, fix=fix)
     elif isinstance(error, exceptions.ConnectionClosed):
-        found = UnavailableError(f"the connection was lost: {text}", where=where)
+        lost = GoodbyeError if isinstance(error, exceptions.ConnectionClosedOK) else UnavailableError
+        found = lost(f"the connection was lost: {text}", where=where)
         if error.sent is not None and error.sent.code == _TOO_BIG:
             found = ConfigurationError(f"a message is too long: {text}", where=where, fix="raise `max_message_bytes`")
     elif isinstance(error, exceptions.InvalidURI):
