@@ -25,6 +25,8 @@ _NO_ENCRYPTION = "let the server encrypt, or give `encrypt: 'no'` for a server o
 _BY_TEXT: tuple[tuple[str, type[EtlError], str], ...] = (
     (r"connection string", ConfigurationError,
      "check the settings of the connection; a password has at most 128 characters"),
+    (r"SSL Provider.*(reset|EOF|eof|[Tt]imeout|closed)", UnavailableError, ""),
+    (r"script upgrade mode|not currently available|[Tt]ry again|[Rr]etry the connection", UnavailableError, ""),
     (r"certificate|SSL routines|SSL Provider", ConfigurationError, _TRUST),
     (r"[Ee]ncryption not supported", ConfigurationError, _NO_ENCRYPTION),
     (r"Cannot open database|[Dd]atabase '.*' does not exist", NotFoundError, "check the name of the database"),
@@ -35,11 +37,12 @@ _BY_TEXT: tuple[tuple[str, type[EtlError], str], ...] = (
     (r"Snapshot isolation transaction failed accessing database .* not allowed", UnavailableError, ""),
     (r"Failed to load the driver", ConfigurationError,
      "install the libraries it needs: apt-get install libltdl7 libkrb5-3 libgssapi-krb5-2"),
-    (r"link failure|TCP Provider|Named Pipes Provider|unable to establish|[Tt]imeout|forcibly closed", UnavailableError,
+    (r"link failure|Protocol error in TDS stream", UnavailableError, ""),
+    (r"TCP Provider|Named Pipes Provider|unable to establish|[Tt]imeout|forcibly closed", UnavailableError,
      ""),
     (r"deadlock|lock request time out|shutdown is in progress|being recovered|is restoring", UnavailableError, ""),
-    (r"Connection not open|[Cc]onnection is (closed|broken)|not currently available|is busy|too many", UnavailableError,
-     ""),
+    (r"Connection not open|[Cc]onnection is (closed|broken)|is busy|too many|limit .* has been reached",
+     UnavailableError, ""),
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from etl_resources.exceptions import UnavailableError
 from etl_resources.sqlserver_errors import translated
 
 if TYPE_CHECKING:
@@ -29,10 +30,22 @@ class Session:
             cursor.execute(statement)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Return the few rows of a query."""
+        """Return the few rows of a query; raises as `stream`."""
+        rows = self._fetch(query)
+        self._check_count(len(rows))
+        return rows
+
+    def _fetch(self, query: str) -> list[tuple[Any, ...]]:
         with self._cursor() as cursor, self._calling():
             cursor.execute(query)
             return [tuple(row) for row in cursor.fetchall()]
+
+    def _check_count(self, rows: int) -> None:
+        """Compare with the server's own count: the driver sometimes takes a connection that breaks for the end."""
+        sent = [count for (count,) in self._fetch("SELECT ROWCOUNT_BIG()")]
+        if sent != [rows]:
+            told = f"{sent[0]} were sent" if sent else "the server does not answer any more"
+            raise UnavailableError(f"the result broke off after {rows} rows; {told}", where=self.where)
 
     def value(self, query: str) -> Any:
         """Return the one value of a query; None: it has no row."""
@@ -43,7 +56,11 @@ class Session:
         """Yield the result in record batches of at most `batch_rows` and about 16 MB, as they come in.
 
         At least one is given, without rows if there are none.
+
+        Raises:
+            UnavailableError: also where the server has sent more rows than arrived.
         """
+        rows = 0
         with self._cursor() as cursor:
             with self._calling():
                 cursor.execute(query)
@@ -51,13 +68,14 @@ class Session:
             while True:
                 with self._calling():
                     batch = cursor.arrow_batch(size)
+                rows += batch.num_rows
                 if batch.num_rows or first:
                     yield batch
                 first = False
-                # A batch that is not full is no end: only an empty one says that the server has come to its end.
                 if not batch.num_rows:
-                    return
+                    break
                 size = max(1, min(batch_rows, _BATCH_BYTES * batch.num_rows // max(1, batch.nbytes)))
+        self._check_count(rows)
 
     @contextmanager
     def _calling(self) -> Iterator[None]:
@@ -81,8 +99,6 @@ class Session:
     def _quietly(self, closable: Any) -> None:
         """Close what may be broken already; what broke it is on its way up."""
         import mssql_python
-
-        from etl_resources.exceptions import UnavailableError
 
         with suppress(mssql_python.Error, RuntimeError, UnavailableError), self._lifeline.watched():
             closable.close()

@@ -11,7 +11,7 @@ import yaml
 
 from etl_resources.source import Incremental, Snapshot, Stream
 from etl_resources.sources.sqlserver import SqlServerSource, SqlServerStreamOptions
-from tests.servers.tds import running_tds
+from tests.servers.tds import shared_tds
 
 PAGE = Path(__file__).parents[2] / "docs" / "sources" / "sqlserver.md"
 
@@ -27,7 +27,10 @@ def test_the_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
     written = connection["attributes"]["connections"]["erp"]
     assert written.pop("type") == "sqlserver"
     SqlServerSource(**written)
-    with running_tds() as server:
+    server = shared_tds()
+    tables = ("orders", "visits", "ledger")
+    server.execute(*(f"DROP TABLE IF EXISTS dbo.{name}" for name in tables))
+    try:
         server.execute(
             "CREATE TABLE dbo.orders (id int, region nvarchar(20), amount decimal(12, 2), version rowversion)",
             "INSERT INTO dbo.orders (id, region, amount) VALUES (1, N'north', 12.5), (2, N'north', 0.01)",
@@ -44,6 +47,8 @@ def test_the_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
             how = Incremental(**capture) if kind == "incremental" else Snapshot(**capture)
             batches = list(SqlServerSource(**here).read(Stream(name, options, how), None))
             rows[name] = sum(batch.data.num_rows for batch in batches)
+    finally:
+        server.execute(*(f"DROP TABLE IF EXISTS dbo.{name}" for name in tables))
     assert rows == {"orders": 2, "visits": 2, "ledger": 5, "totals": 1}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import threading
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -81,6 +80,20 @@ def test_values_arrive_exactly(
     assert batch.data.schema.field("v").type == arrow
     assert batch.data.schema == source.read_schema(stream(table=name, columns=["v"]))
     assert batch.data.column("v").to_pylist() == [value]
+
+
+def test_the_seventh_digit_is_cut_off_and_not_rounded() -> None:
+    """Also before 1970, where cutting off goes towards the past; times, which are text, keep it."""
+    with running_tds(last_digit=9) as server:
+        server.execute("CREATE TABLE dbo.t (a datetime2(7), b datetimeoffset(7), c time(7))")
+        server.execute(
+            "INSERT INTO dbo.t VALUES ('9999-12-31 23:59:59.999999', '1960-01-01 00:00:00.999998', '23:59:59')"
+        )
+        (batch,) = SqlServerSource(**server.settings()).read(stream(table="t"), None)
+    assert batch.data.to_pylist() == [
+        {"a": datetime(9999, 12, 31, 23, 59, 59, 999999), "b": datetime(1960, 1, 1, 0, 0, 0, 999998, UTC),
+         "c": "23:59:59.0000009"}
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -208,19 +221,20 @@ def test_a_read_sees_one_moment(server: TdsServer, source: SqlServerSource) -> N
     assert sorted(seen) == list(range(60_000))
 
 
-def test_a_database_without_snapshots_is_read_and_the_risk_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    with running_tds() as server, caplog.at_level(logging.WARNING):
-        server.execute("CREATE TABLE dbo.t (id int, rv rowversion)", "INSERT INTO dbo.t (id) VALUES (1)")
-        source = SqlServerSource(**server.settings())
-        assert [b.data.num_rows for b in source.read(stream(table="t"), None)] == [1]
-        assert "SNAPSHOT" not in caplog.text
-        server.execute("UPDATE sys.databases SET snapshot_isolation_state = 0")
-        assert [b.data.num_rows for b in source.read(stream(table="t"), None)] == [1]
-        assert "does not allow SNAPSHOT isolation" in caplog.text
-        caplog.clear()
-        server.execute("UPDATE sys.databases SET is_read_committed_snapshot_on = 1")
-        list(source.read(stream(table="t"), None))
-        assert "SNAPSHOT" not in caplog.text, "there one statement sees one moment by itself"
+def test_a_database_without_snapshots_is_read_and_the_risk_is_said(
+    server: TdsServer, source: SqlServerSource, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = table(server, "id int", "(1)")
+    setting = "UPDATE sys.databases SET snapshot_isolation_state = {}, is_read_committed_snapshot_on = {}"
+    try:
+        # Where one statement sees one moment by itself, there is nothing to be said.
+        for allowed, by_statement, said in ((1, 0, False), (0, 0, True), (0, 1, False)):
+            server.execute(setting.format(allowed, by_statement))
+            caplog.clear()
+            assert [b.data.num_rows for b in source.read(stream(table=name), None)] == [1]
+            assert ("does not allow SNAPSHOT isolation" in caplog.text) == said
+    finally:
+        server.execute(setting.format(1, 0))
 
 
 def test_an_empty_snapshot_says_that_it_is_empty(server: TdsServer, source: SqlServerSource) -> None:

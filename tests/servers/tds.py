@@ -26,8 +26,11 @@ ROOT = Path(__file__).parents[2]
 class TdsServer:
     """A running server: `port`, and statements of a test through a connection of its own."""
 
-    def __init__(self, directory: Path, *, certificate: tuple[Path, Path] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, certificate: tuple[Path, Path] | None = None, last_digit: int = 0
+    ) -> None:  # fmt: skip
         self.directory, self.certificate, self.port = directory, certificate, free_port()
+        self._environment = {"TDS_PASSWORD": PASSWORD, "TDS_LAST_DIGIT": str(last_digit)}
         self.process: subprocess.Popen[bytes] | None = None
         os.environ[VARIABLE] = PASSWORD
 
@@ -36,7 +39,7 @@ class TdsServer:
         command = [sys.executable, "-m", "tests.servers.tds_server", str(self.port), *map(str, self.certificate or ())]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env={**os.environ, "TDS_PASSWORD": PASSWORD}, stdin=subprocess.PIPE,
+                command, cwd=ROOT, env={**os.environ, **self._environment}, stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
         assert self.process.stdout

@@ -78,6 +78,7 @@ class Session:
         self.in_transaction = False
         self.isolation = "READ COMMITTED"
         self._reader: pa.RecordBatchReader | None = None
+        self._sent = 0
 
     def run(self, batch: str) -> Iterator[Result]:
         """Run the statements of a batch one after the other; each must be drained before the next is asked for."""
@@ -160,8 +161,9 @@ class Session:
         sql = statement.sql
         if "MIN_ACTIVE_ROWVERSION()" in sql:
             sql = sql.replace("MIN_ACTIVE_ROWVERSION()", f"unhex('{self.engine.lowest_active():016x}')")
+        sql = sql.replace("ROWCOUNT_BIG()", f"CAST({self._sent} AS BIGINT)")
         reader = self.connection.sql(sql).to_arrow_reader(8192)
-        self._reader = reader
+        self._reader, self._sent = reader, 0
         columns = [
             (field_.name if not field_.name.startswith(UNNAMED) else "", given or _type_of(field_.type))
             for field_, given in zip(reader.schema, statement.columns or [None] * len(reader.schema), strict=True)
@@ -170,7 +172,9 @@ class Session:
 
     def _drained(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         try:
-            yield from reader
+            for batch in reader:
+                self._sent += batch.num_rows
+                yield batch
             self._reader = None
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise _as_sql_server_says(error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import pyarrow.compute as pc
 
 from tests.servers.tds_wire import COLLATION
 
+LAST_DIGIT = int(os.environ.get("TDS_LAST_DIGIT", "0"))
+"""The seventh digit of all times, which the DuckDB behind this does not keep."""
 _EPOCH = 719_162  # days from 0001-01-01 to 1970-01-01
 _DAY_US = 86_400_000_000
 _HALF_STANDS_FOR = "\ue000".encode("utf-16-le")
@@ -210,7 +213,7 @@ def _days(days: Any) -> Any:
 
 
 def _ticks(micros: Any, scale: int) -> Any:
-    ticks = micros * 10 if scale == 7 else micros // 10 ** (6 - scale)
+    ticks = micros * 10 + LAST_DIGIT if scale == 7 else micros // 10 ** (6 - scale)
     return _bytes_of(ticks.astype(np.int64))[:, : _TIME_BYTES[scale]]
 
 
