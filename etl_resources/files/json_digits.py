@@ -28,11 +28,8 @@ def digits_lost(text: bytes, table: pa.Table) -> bool:
     """
     import pyarrow.compute as pc
 
-    starts = _long_runs(text)
-    if not len(starts):
-        return False
     floats = [f for c in table.itercolumns() for f in _float_leaves(c.combine_chunks())]
-    if not floats:
+    if not floats or not len(starts := _long_runs(text)):
         return False
     large = any((pc.max(pc.abs(f)).as_py() or 0) >= 2**53 for f in floats)
     return any(_is_lost(number, large=large) for number in _numbers_at(text, starts.tolist()))

@@ -45,33 +45,60 @@ def pieces(stream: IO[bytes], origin: str, settings: JsonSettings) -> Iterator[P
 
 def parse_block(data: bytes, records: int, schema: pa.Schema | None, *, lines: bool) -> pa.Table | None:
     """Parse whole records at once; None: something in them is a surprise. Without a schema the types are guessed."""
-    import pyarrow as pa
-    import pyarrow.json as pj
-
-    if _may_be_deep(data) or not _is_utf8(data):
+    plain = lines and _is_object_per_line(data, records)
+    if _may_be_deep(data, records if plain else 0) or not _is_utf8(data):
         return None
-    # As elements of one array: Arrow crashes on a line that says null, and takes two objects on a line for two rows.
-    body = data.strip(_SPACE).replace(b"\n", b",\n") if lines else data.strip(_SPACE + b",")
-    array = b'{"r":[' + body + b"]}"
+    if plain and schema is not None and len(schema):
+        table = _read_json(data, schema)
+    else:
+        # As elements of one array: Arrow crashes on a line of null, and takes two objects on a line for two rows.
+        data = data.strip(_SPACE).replace(b"\n", b",\n") if lines else data.strip(_SPACE + b",")
+        table = _parse_array(data, schema)
+    if table is None or table.num_rows != records or digits_lost(data, table):
+        return None
+    return table
+
+
+def _parse_array(elements: bytes, schema: pa.Schema | None) -> pa.Table | None:
+    import pyarrow as pa
+
     known = pa.schema([("r", pa.list_(pa.struct(list(schema))))]) if schema is not None else None
+    found = _read_json(b'{"r":[' + elements + b"]}", known)
+    if found is None:
+        return None
+    column = found.column(0)
     try:
-        options = pj.ParseOptions(
-            explicit_schema=known, unexpected_field_behavior="infer" if known is None else "error"
-        )
-        read = pj.ReadOptions(use_threads=False, block_size=len(array) + 1)
-        column = pj.read_json(pa.BufferReader(array), read, options).column(0)
         # Where Arrow guesses types, it counts wrong behind a list that begins with nulls.
         column.validate(full=known is None)
         column = column.combine_chunks()
     except (pa.ArrowInvalid, UnicodeDecodeError, pa.ArrowNotImplementedError):
         return None
-    if not pa.types.is_list(column.type) or not pa.types.is_struct(column.type.value_type):
+    if len(column) != 1 or not pa.types.is_list(column.type) or not pa.types.is_struct(column.type.value_type):
         return None
     rows = column.values
-    if len(column) != 1 or len(rows) != records or rows.null_count:
+    return None if rows.null_count else pa.Table.from_arrays(rows.flatten(), schema=pa.schema(list(rows.type)))
+
+
+def _is_object_per_line(data: bytes, records: int) -> bool:
+    """Tell whether every line begins and ends as an object does, so that none goes on in the next line or is a scalar.
+
+    As many rows as lines are then one row per line. Only what is written most plainly is seen; false may be wrong.
+    """
+    return data.startswith(b"{") and data.endswith((b"}", b"}\n")) and data.count(b"}\n{") == records - 1
+
+
+def _read_json(data: bytes, schema: pa.Schema | None) -> pa.Table | None:
+    import pyarrow as pa
+    import pyarrow.json as pj
+
+    try:
+        options = pj.ParseOptions(
+            explicit_schema=schema, unexpected_field_behavior="infer" if schema is None else "error"
+        )
+        read = pj.ReadOptions(use_threads=False, block_size=len(data) + 1)
+        return pj.read_json(pa.BufferReader(data), read, options)
+    except (pa.ArrowInvalid, UnicodeDecodeError, pa.ArrowNotImplementedError):
         return None
-    table = pa.Table.from_arrays(rows.flatten(), schema=pa.schema(list(rows.type)))
-    return None if digits_lost(body, table) else table
 
 
 def parts_of(block: Block, *, lines: bool) -> Iterator[list[Numbered]]:
@@ -137,13 +164,16 @@ def _is_utf8(data: bytes) -> bool:
         return False
 
 
-def _may_be_deep(text: bytes) -> bool:
+def _may_be_deep(text: bytes, objects: int) -> bool:
     """Tell whether brackets may be nested so deep that Arrow's recursive parser would crash for want of stack.
 
-    Counts brackets in strings, too, so it may be wrong to the safe side.
+    So many `objects` are known to stand side by side. Counts brackets in strings, too, so it may be wrong to the safe
+    side.
     """
     import numpy as np
 
+    if b"[" not in text and text.count(b"{") - objects < _STEP:
+        return False
     octets = np.frombuffer(text, np.uint8)
     octets = octets[: len(octets) // _STEP * _STEP].reshape(-1, _STEP) | np.uint8(32)  # takes [ for {, and ] for }
     opened = np.count_nonzero(octets == ord("{"), axis=1) - np.count_nonzero(octets == ord("}"), axis=1)
