@@ -1,16 +1,21 @@
-"""Private queues: the SQS of moto, in the process that also plays S3.
+"""Private queues: the SQS of moto, in a process of its own.
 
 It looks at every message of a queue for each message that is sent: a thousand are sent in seconds, ten thousand are not.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.servers.s3 import S3, shared_s3
+from tests.servers.proxy import free_port
+from tests.servers.s3 import S3, _wait
 
 KEYS = {"access_key_id": {"env": "TEST_S3_KEY"}, "secret_access_key": {"env": "TEST_S3_SECRET"}}
 
@@ -77,7 +82,23 @@ def _client(endpoint: str) -> Any:
     )
 
 
+# Its own clock goes by way of dates, for every message it looks at.
+_SERVER = (
+    "import sys, time, moto.sqs.models as m; m.unix_time_millis = lambda _=None: time.time() * 1000;"
+    " from moto.server import main; main(sys.argv[1:])"
+)
+
+
 @functools.cache
 def shared_sqs() -> Sqs:
-    """Return queues that all tests of this process share, each under names of its own."""
-    return Sqs(shared_s3())
+    """Return queues that all tests of this process share, each under names of its own, until the process ends."""
+    os.environ.setdefault("TEST_S3_KEY", "key")
+    os.environ.setdefault("TEST_S3_SECRET", "secret")
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SERVER, "-H", "127.0.0.1", "-p", str(port)],
+        env=dict(os.environ, MOTO_PORT=str(port)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    atexit.register(server.kill)
+    _wait(port, server)
+    return Sqs(S3(port))
