@@ -349,6 +349,18 @@ def test_a_right_that_is_missing_is_said(server: MongoServer, database: Any) -> 
     assert "grant" in caught.value.fix
 
 
+@pytest.mark.parametrize("code", [239, 246])
+def test_a_snapshot_that_the_server_no_longer_keeps_is_not_tried_again(
+    server: MongoServer, database: Any, code: int
+) -> None:
+    database.c.insert_many([{"_id": n} for n in range(50)])
+    fails = failing(database.client, {"times": 1}, failCommands=["getMore"], errorCode=code)
+    with fails, pytest.raises(ConfigurationError) as caught:
+        list(source_of(server, database).read(stream(), None, batch_rows=10))
+    assert "minSnapshotHistoryWindowInSeconds" in caught.value.fix
+    assert "consistency: majority" in caught.value.fix
+
+
 def test_a_certificate_is_verified(tmp_path: Path) -> None:
     """With the right authority a connection is made; with another one, and to a server without TLS, it is not."""
     authority, other = trustme.CA(), trustme.CA()
