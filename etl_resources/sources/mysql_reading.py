@@ -27,7 +27,7 @@ Cells = tuple["Block", list["pa.Array"]]
 Records = tuple["pa.RecordBatch", "pa.RecordBatch | None"]
 
 
-class Window:
+class Overlap:
     """The rows of an incremental read: which of them are new, and which the next read will meet again."""
 
     def __init__(self, plan: Plan, horizon: Horizon, since: Position | None) -> None:
@@ -55,7 +55,7 @@ class Window:
         import pyarrow.compute as pc
 
         cursor, low = self.plan.cursor, self.horizon.low
-        assert cursor is not None  # noqa: S101 - without one there is no window
+        assert cursor is not None  # noqa: S101 - without one there is no overlap
         if low is None:
             return np.ones(len(cells[0]), bool)
         values, _ = fit(cells[self.plan.selected.index(cursor)], cursor)
@@ -77,7 +77,7 @@ class Reading:
     def __init__(self, plan: Plan, options: MysqlStreamOptions, batch_rows: int, *, positioned: bool) -> None:
         self.plan, self.options, self.batch_rows, self.positioned = plan, options, batch_rows, positioned
         self.conditions = list(plan.conditions)
-        self.window: Window | None = None
+        self.overlap: Overlap | None = None
 
     def begin(self, session: Session, since: Position | None) -> None:
         """Find out what is new; a snapshot that begins afterwards holds all of it."""
@@ -86,7 +86,7 @@ class Reading:
             return
         earlier = Horizon.from_position(since, kind_of(plan.cursor, plan.where)) if since is not None else None
         horizon = take(session, plan.relation, plan.cursor, earlier, settle=options.settle, late_by=options.late_by)
-        self.window = Window(plan, horizon, since)
+        self.overlap = Overlap(plan, horizon, since)
         if earlier is not None:
             self.conditions += new_rows(plan.cursor, earlier)
 
@@ -97,8 +97,8 @@ class Reading:
         held: Records | None = None
         rows_read = 0
         for block, cells in self._cells(connection, session):
-            if self.window is not None:
-                new = self.window.new(block, cells)
+            if self.overlap is not None:
+                new = self.overlap.new(block, cells)
                 rows = int(new.sum())
                 if rows == 0:
                     continue
@@ -109,14 +109,14 @@ class Reading:
                 yield Batch(held[0], rows_read, unreadable=held[1])
             rows_read += rows
             held = finish(kept[: len(self.plan.columns)], self.plan.columns, self.plan.where)
-        if held is None and self.window is None:
+        if held is None and self.overlap is None:
             held = pa.RecordBatch.from_pylist([], schema=self.plan.schema), None
         if held is not None:
             yield Batch(held[0], rows_read, self._position(), held[1])
 
     def _position(self) -> Position | None:
-        if self.window is not None:
-            return self.window.position()
+        if self.overlap is not None:
+            return self.overlap.position()
         return {"snapshot": True} if self.positioned else None
 
     def _cells(self, connection: MysqlConnection, session: Session) -> Iterator[Cells]:

@@ -18,7 +18,7 @@ from etl_resources.secret import Secret
 from etl_resources.source import Batch, Incremental, Stream
 from etl_resources.sources import mysql_seen
 from etl_resources.sources.mysql import MysqlSource, MysqlStreamOptions
-from etl_resources.sources.mysql_horizon import Horizon, Open, take
+from etl_resources.sources.mysql_horizon import Horizon, Open, _transactions, take
 from tests.servers.mysql import MysqlServer, running_mysql, shared_mysql
 
 
@@ -241,31 +241,25 @@ def test_a_transaction_that_cannot_write_holds_nothing_up(server: MysqlServer, s
 
 def test_a_listing_that_is_stale_does_not_count(server: MysqlServer, source: MysqlSource, table: str) -> None:
     """Others read INNODB_TRX all the time: what the server then gives may be as old as they keep it."""
-    stop = threading.Event()
+    stop, polling = threading.Event(), threading.Event()
 
     def poll() -> None:
         with server.connect() as connection, connection.cursor() as cursor:
-            while not stop.wait(0.03):
+            while not stop.wait(0.01):
                 cursor.execute("SELECT COUNT(*) FROM information_schema.innodb_trx")
+                polling.set()
 
-    reader = Reader(source)
-    with server.connect(table) as now, server.connect(table, autocommit=False) as late:
-        insert(now, 1)
-        assert reader.ids() == [1]
+    with source.session() as session, server.connect(table, autocommit=False) as late:
+        session.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+        assert late.thread_id() not in _transactions(session)
         poller = threading.Thread(target=poll)
         poller.start()
-        time.sleep(0.2)
+        assert polling.wait(5)
         insert(late, 2)
-        time.sleep(1.1)
-        insert(now, 3)
-        stopper = threading.Timer(0.5, stop.set)
-        stopper.start()
-        assert reader.ids() == [3]
+        threading.Timer(0.5, stop.set).start()
+        assert late.thread_id() in _transactions(session)
         poller.join()
-        insert(now, 4)
-        assert reader.ids() == [4]
-        late.commit()
-        assert reader.ids() == [2]
+        late.rollback()
 
 
 def test_a_prepared_transaction_survives_a_crash_and_is_not_missed() -> None:
