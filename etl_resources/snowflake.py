@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,9 @@ class SnowflakeConnection(dg.ConfigurableResource):
         from etl_resources.snowflake_errors import translated
 
         settings = self._settings(fetches)
+        for talkative in ("result_batch", "vendored.urllib3.connectionpool"):
+            # They warn with addresses whose signature opens a part of a result; what fails for good is raised anyway.
+            logging.getLogger(f"snowflake.connector.{talkative}").setLevel(logging.CRITICAL)
 
         def connect() -> Client:
             with translated(self.address):

@@ -45,6 +45,8 @@ def translate(error: BaseException, where: str) -> EtlError:
 
     number = getattr(error, "errno", None) or 0
     message = re.sub(r"\s+", " ", str(getattr(error, "msg", None) or error)).strip()
+    # The address of a part of a result carries the signature that opens it.
+    message = re.sub(r"\?[^\s'\"()]+=[^\s'\"()]+", "?…", message)
     # While a connection is made, the number only says that; what was wrong stands in the text.
     known = None if 250000 <= number < 260000 else _BY_NUMBER.get(number)
     if known is not None:
