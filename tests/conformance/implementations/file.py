@@ -202,7 +202,7 @@ class CsvObjects(CsvFiles):
     """CSV in an S3 bucket: the same code behind another storage."""
 
     name = "file-csv-s3"
-    memory_rows = (75_000, 300_000)
+    memory_rows = (200_000, 500_000)
 
     def start(self) -> None:
         self.s3 = shared_s3()
