@@ -1,6 +1,6 @@
 """Private queues: the SQS of moto, in a process of its own.
 
-It looks at every message of a queue for each message that is sent: a thousand are sent in seconds, ten thousand are not.
+It looks at every message of a queue for each that is sent: a thousand are sent in seconds, ten thousand are not.
 """
 
 from __future__ import annotations
