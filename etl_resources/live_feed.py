@@ -93,6 +93,7 @@ class Feed:
         self._bytes = 0
         self._stop = threading.Event()
         self._session: Session | None = None
+        self._connected_at = 0.0
         self._error: EtlError | None = None
         self._failed = "none was made yet"  # empty: there is a connection, or the server said goodbye
         self._thread = threading.Thread(target=self._run, name=f"feed {where}", daemon=True)
@@ -102,6 +103,11 @@ class Feed:
     def connected(self) -> bool:
         """Whether there is a connection now."""
         return self._session is not None
+
+    @property
+    def connected_seconds(self) -> float:
+        """For how long there has been a connection; 0 without one."""
+        return time.monotonic() - self._connected_at if self.connected else 0.0
 
     @property
     def error(self) -> EtlError | None:
@@ -211,6 +217,7 @@ class Feed:
             )  # fmt: skip
         self._alive_at = time.time()
         with self._changed:
+            self._connected_at = time.monotonic()
             self._session, self._failed = session, ""
         if self._stop.is_set():
             session.interrupt()

@@ -122,11 +122,11 @@ class LiveReading:
             raise failure
 
     def _over(self, feed: Feed) -> bool:
-        """Tell whether the run ends; silence is none while there is no connection."""
+        """Tell whether the run ends; what comes over a new connection is waited for as long again."""
         limit = self._options.run_seconds
         if limit is not None and time.monotonic() - self._began >= limit:
             return True
-        return feed.connected and self._batcher.over()
+        return self._batcher.over() and feed.connected_seconds >= (self._options.idle_seconds or 0)
 
     def _add(self, messages: list[Received]) -> None:
         self._batcher.extend(messages, sum(len(m.body) for m in messages))

@@ -93,7 +93,7 @@ class RabbitmqStreamHarness(RabbitmqHarness):
     name: ClassVar[str] = "rabbitmq-stream"
     gaps: ClassVar[dict[str, str]] = {}
     queue_type = "stream"
-    memory_rows = (10_000, 40_000)
+    memory_rows = (3_000, 12_000)
 
     def _open(self, name: str, **settings: Any) -> Opened:
         source, stream = super()._open(name, **settings)

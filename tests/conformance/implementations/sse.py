@@ -20,9 +20,12 @@ from tests.servers.proxy import wire_to
 from tests.servers.streams import StreamServer, running_streams
 
 
+_LONGER = {"batches", "abandoned", "resume"}
+
+
 def idle_seconds(name: str) -> float:
     """Return how long nothing has to come until a read is over; more where a busy machine may hold things up."""
-    return 5.0 if name.startswith("memory") else 2.0 if name in {"batches", "abandoned", "resume"} else 0.6
+    return 3.0 if name.startswith(("memory", "goes_away")) else 2.0 if name in _LONGER else 0.6
 
 
 COLUMNS = {"id": "int64", "name": "string", "amount": "float64", "note": "string"}

@@ -13,6 +13,7 @@ class WebsocketHarness(StreamHarness):
     name: ClassVar[str] = "websocket"
     source_type = WebsocketSource
     kind = "ws"
+    memory_rows = (3_000, 12_000)
 
     def source(self, port: int | None = None, **settings: Any) -> WebsocketSource:
         return WebsocketSource(**self.settings(port, **settings))
