@@ -36,9 +36,10 @@ def mysql_to_bronze(folder: Path, *, rounds: int, scale: float, peers: Callable[
     with running_mysql(SETTINGS) as server:
         server.execute(None, "CREATE DATABASE bench CHARACTER SET utf8mb4")
         port, name, large = str(server.port), fill(server, rows), fill(server, 4 * rows)
-        ours, drained = "bronze, with account and position", "the same client, drained (the limit)"
+        ours, drained = "bronze, with account and position", "the same client, drained into Arrow (the limit)"
         tasks = {
-            drained: (sys.executable, _task("mysql_drain"), [port, name]),
+            drained: (sys.executable, _task("mysql_drain"), [port, name, "arrow"]),
+            "its bytes alone, drained": (sys.executable, _task("mysql_drain"), [port, name, "bytes"]),
             ours: (sys.executable, _task("mysql_bronze"), [port, name, "{fresh}"]),
             "connectorx, drained": (python, _task("mysql_connectorx"), [port, name]),
             "dlt, connectorx": (python, _task("mysql_peer_dlt"), [port, name, "{fresh}", "connectorx"]),
@@ -54,7 +55,7 @@ def mysql_to_bronze(folder: Path, *, rounds: int, scale: float, peers: Callable[
         _row("mysql", mine, rows, figure=f"{share:.0%} of the limit", goal=">= 50 %", met=share >= 0.5),
         _row("mysql", wide, 4 * rows, figure=f"{growth:.2f} x the memory", goal="<= 1.2 x", met=growth <= 1.2),
     ]
-    for peer in ("connectorx, drained", "dlt, connectorx", "dlt, pyarrow"):
+    for peer in ("its bytes alone, drained", "connectorx, drained", "dlt, connectorx", "dlt, pyarrow"):
         faster = found[peer].seconds / mine.seconds
         table.append(_row("mysql", found[peer], rows, figure=f"ours is {faster:.1f} x as fast"))
     return table
