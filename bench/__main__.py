@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.cases import CASES
+from bench.catalog import CASES
 from bench.report import Row, table
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -142,7 +142,7 @@ def _fresh(tasks: dict[str, tuple[str, str, list[str]]], folder: Path) -> dict[s
     return {name: (python, script, _Fresh(arguments, folder)) for name, (python, script, arguments) in tasks.items()}
 
 
-CASES: dict[str, Callable[..., list[Row]]] = {
+SPINE: dict[str, Callable[..., list[Row]]] = {
     "a": postgres_to_bronze,
     "b": bronze_to_silver,
     "c": merge,

@@ -14,9 +14,10 @@ LONGEST = 300
 
 HEAVY = frozenset(
     """
-    adbc_driver_manager adbc_driver_postgresql boto3 botocore connectorx dagster_aws dagster_gcp dagster_snowflake
-    deltalake duckdb fsspec google great_expectations ibis jsonschema numpy obstore openpyxl pandas psycopg psycopg2
-    pyarrow pyspark scipy snowflake sqlalchemy sqlglot
+    adbc_driver_manager adbc_driver_postgresql boto3 botocore bson confluent_kafka connectorx dagster_aws dagster_gcp
+    dagster_snowflake deltalake dlt duckdb fastavro fsspec google great_expectations httpx ibis jsonschema mssql_python
+    numpy obstore openpyxl pandas pika psycopg psycopg2 pyarrow pymongo pymysql pyrate_limiter pyspark scipy snowflake
+    sqlalchemy sqlglot websockets
     """.split()  # noqa: SIM905 - a list of thirty lines says no more
 )
 """Takes long to import, or brings along something that does: imported where it is used, not where definitions load."""
@@ -24,6 +25,7 @@ HEAVY = frozenset(
 WORKING = {
     "etl_assets/transforms/": frozenset({"ibis", "sqlglot"}),
     "etl_assets/demo/retail/": frozenset({"numpy", "pyarrow"}),
+    "etl_resources/http_transport.py": frozenset({"httpx"}),
     "etl_assets/lineage/query.py": frozenset({"sqlglot"}),
     "etl_assets/lineage/normal.py": frozenset({"sqlglot"}),
     "etl_assets/lineage/pivoting.py": frozenset({"sqlglot"}),
