@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from etl_resources.exceptions import ConfigurationError
+from etl_resources.extras import client
 from etl_resources.http_errors import Redaction, refusal, translated
 from etl_resources.live_feed import EndedError, Received, Token
 from etl_resources.sources.sse_events import EventParser
@@ -70,8 +71,7 @@ def open_session(
         UnavailableError, CredentialsRejectedError, NotFoundError, ConfigurationError: as their names say.
         EndedError: the server answers 204: there is nothing more to come.
     """
-    import httpx
-
+    httpx = client("httpx", extra="sse")
     from etl_resources.http_transport import AuthorisingTransport, sealed
 
     redact, policy = Redaction(), connection.resilience
@@ -82,12 +82,12 @@ def open_session(
         wanted["Last-Event-ID"] = str(token)
     transport = AuthorisingTransport(httpx.HTTPTransport(verify=connection.ssl_context()))
     timeout = httpx.Timeout(policy.silence, connect=policy.timeout)
-    with httpx.Client(transport=transport, timeout=timeout) as client:
+    with httpx.Client(transport=transport, timeout=timeout) as asking:
         with translated(where, redact):
-            request = client.build_request(
+            request = asking.build_request(
                 "GET", url, headers=[(name.encode(), value.encode()) for name, value in wanted.items()]
             )
-            response = client.send(sealed(request, headers, query), stream=True)
+            response = asking.send(sealed(request, headers, query), stream=True)
         try:
             _check(response, where, redact)
             yield SseSession(response, redact, max_bytes, where)

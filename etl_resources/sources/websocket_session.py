@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from etl_resources.exceptions import ConfigurationError, EtlError, UnavailableError
+from etl_resources.extras import client
 from etl_resources.http_errors import Redaction, refusal
 from etl_resources.live import with_query
 from etl_resources.live_feed import Received, Token
@@ -88,6 +89,7 @@ def open_session(
     Raises:
         UnavailableError, CredentialsRejectedError, NotFoundError, ConfigurationError: as their names say.
     """
+    client("websockets", extra="websocket")
     from websockets.typing import Subprotocol
 
     redact, policy = Redaction(), connection.resilience
@@ -103,14 +105,14 @@ def open_session(
         subprotocols=[Subprotocol(name) for name in options.subprotocols] or None, user_agent_header="etl-platform",
     )  # fmt: skip
     with translated(where, redact):
-        client = opener.__enter__()
+        connected = opener.__enter__()
     try:
         with translated(where, redact):
             for text in opening(options, token, secrets):
-                client.send(text)
-        yield WebsocketSession(client, options, policy.silence, redact, where)
+                connected.send(text)
+        yield WebsocketSession(connected, options, policy.silence, redact, where)
     finally:
-        client.close()
+        connected.close()
 
 
 def _connector() -> type[reconnect]:

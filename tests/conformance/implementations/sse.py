@@ -19,7 +19,6 @@ from tests.conformance.implementations.file import NdjsonFiles
 from tests.servers.proxy import wire_to
 from tests.servers.streams import StreamServer, running_streams
 
-
 _LONGER = {"batches", "abandoned", "resume"}
 
 
