@@ -22,8 +22,8 @@ from etl_assets.transforms import parse_steps
 from etl_checks.contract import load_contract
 from etl_resources.engines.duckdb import DuckDB, Session
 from etl_resources.lake import Lake
+from etl_resources.registry import source_type
 from etl_resources.source import Source, Stream
-from etl_resources.sources.file import SOURCE
 
 
 @dataclass
@@ -66,8 +66,8 @@ def run(folder: Path, data: Path, lake: Path, others: Mapping[str, tuple[Source,
     attributes = yaml.safe_load(text)["attributes"]
     ran = Ran(Lake(uri=str(lake)), attributes["name"])
     for name, settings in attributes["streams"].items():
-        file = (SOURCE(), Stream(name, SOURCE.options_type(**settings["source"])))
-        source, stream = (others or {}).get(name, file)
+        kind = source_type(settings["source"]["type"], where=name)
+        source, stream = (others or {}).get(name) or (kind(), Stream(name, kind.options_type(**settings["source"])))
         _run_stream(ran, folder, source, stream, settings, Budget(**attributes["errors"]))
     for name, settings in attributes["gold"].items():
         sql = (folder / settings["sql"]).read_text(encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +15,6 @@ import yaml
 from etl_assets.transforms.step import parse_steps
 from etl_checks.contract import load_contract
 from etl_checks.lint import lint_contract
-from etl_resources.sources.log import LogSource
 from tests.assets.demo import running
 
 DEFS = Path(__file__).parents[3] / "etl_assets" / "defs" / "weblog"
@@ -36,15 +34,13 @@ def synthetic() -> list[str]:
 
 
 @pytest.fixture(scope="module", params=["synthetic", "real"])
-def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str], Any]]:
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Any]:
     folder = tmp_path_factory.mktemp("weblog")
     log = folder / "access.log"
     if request.param == "real" and not REAL.exists():
         pytest.skip("the log is not beside the checkout")
     log.write_bytes(REAL.read_bytes() if request.param == "real" else ("\n".join(synthetic()) + "\n").encode())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "SOURCE", LogSource)
-        yield log.read_text(encoding="utf-8").splitlines(), running.run(DEFS, log, folder / "lake")
+    return log.read_text(encoding="utf-8").splitlines(), running.run(DEFS, log, folder / "lake")
 
 
 def test_every_line_has_a_fate(ran: tuple[list[str], running.Ran]) -> None:
