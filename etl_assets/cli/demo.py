@@ -80,3 +80,34 @@ def flights(
             emit({"folder": str(folder), "files": [str(file) for file in files]})
         else:
             stdout().print(f"{len(files)} files in {folder}.", soft_wrap=True)
+
+
+@app.command("events")
+def events(
+    orders: Annotated[int, typer.Option("--orders", min=1, help="Orders whose events are sent.")] = 1000,
+    seed: Seed = 7,
+    env: Env = None,
+    json: Json = False,
+) -> None:
+    """Send orders and page views to Kafka at KAFKA_SERVERS (127.0.0.1:9092), for the pipeline events."""
+    import os
+    from dataclasses import asdict
+
+    from etl_assets.cli.output import emit, plural, stdout
+    from etl_assets.cli.project import entered
+    from etl_assets.cli.run import waiting
+    from etl_assets.demo.events import ORDERS, PAGE_VIEWS, send
+
+    with entered(env):
+        servers = os.environ.get("KAFKA_SERVERS", "127.0.0.1:9092")
+        with waiting("sending events"):
+            sent = send(servers, orders=orders, seed=seed)
+        if json:
+            emit({"servers": servers, **asdict(sent)})
+            return
+        stdout().print(
+            f"{plural(sent.orders, 'order')}, {plural(sent.order_events, 'event')} in {ORDERS} and"
+            f" {plural(sent.page_views, 'view')} in {PAGE_VIEWS}; {sent.broken} broke on the way, {sent.erased} were"
+            " erased. `etl run events` reads them.",
+            soft_wrap=True,
+        )
