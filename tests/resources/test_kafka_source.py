@@ -262,7 +262,7 @@ def test_a_member_of_the_group_that_joins_takes_nothing_away(
     joined = Consumer({"bootstrap.servers": kafka.servers, "group.id": "shared", "auto.offset.reset": "earliest"})
     reader = source(kafka)
     wanted = stream(topic, group="shared", max_messages=40)
-    batches = []
+    batches: list[Batch] = []
     for batch in reader.read(wanted, None):
         if not batches:
             joined.subscribe([topic])
