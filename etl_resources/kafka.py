@@ -96,7 +96,8 @@ class KafkaConnection(dg.ConfigurableResource):
             "auto.offset.reset": "error", "enable.partition.eof": True, "isolation.level": "read_committed",
             "allow.auto.create.topics": False, "check.crcs": True, "error_cb": seen.note,
             # The lake may take its time; and what is fetched ahead has to fit into memory.
-            "max.poll.interval.ms": 86_400_000, "queued.max.messages.kbytes": _PREFETCH_KB, "queued.min.messages": 10_000,
+            "max.poll.interval.ms": 86_400_000, "queued.max.messages.kbytes": _PREFETCH_KB,
+            "queued.min.messages": 10_000,
             "fetch.queue.backoff.ms": 50, "log_level": 2, "on_commit": seen.answered,
         }  # fmt: skip
         try:
