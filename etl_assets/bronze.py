@@ -235,6 +235,7 @@ class _Landing:
             marks[REFRESH_MARK] = work.number
         commit = Commit(bronze.app_id, work.number, record, marks)
         self.handle = bronze.table.append(handle, work.staged, commit)
+        self.work = None
         self.version = self.handle.version
         self.number += 1
         self.run.point("bronze:after_commit")
@@ -243,7 +244,6 @@ class _Landing:
         self.read_before += work.read
         self.account = total
         self.batches.append(work.number)
-        self.work = None
         self.run.point("bronze:before_acknowledge")
         if work.position is not None:
             source.acknowledge(bronze.stream, work.position)

@@ -155,7 +155,9 @@ class LakeTable:
 
     def append(self, handle: Handle, staged: Staging, commit: Commit) -> Handle:
         """Commit the staged files as additional rows; returns the table after it (the same handle, gone on)."""
-        return self._add(handle, staged.finish(), commit)
+        adds = staged.finish()
+        with staged.committing(self._files):
+            return self._add(handle, adds, commit)
 
     def mark(self, handle: Handle, commit: Commit) -> Handle:
         """Commit no rows, only the record and the transaction."""
@@ -177,7 +179,9 @@ class LakeTable:
         """
         from etl_resources.delta.rewriting import replace
 
-        return self._commit(handle, commit, lambda opened: replace(opened, staged, commit, REWRITE))
+        staged.finish()
+        with staged.committing(self._files):
+            return self._commit(handle, commit, lambda opened: replace(opened, staged, commit, REWRITE))
 
     def replace_where(
         self, handle: Handle, source: Source, predicate: str, commit: Commit, expected: Changes
@@ -260,6 +264,11 @@ class LakeTable:
                     raise
                 handle = self._reopened()
         raise AssertionError("unreachable")
+
+    def _files(self) -> set[str]:
+        """Return the names of the data files as of now."""
+        fresh = self.open()
+        return {file.path for file in fresh.data_files()} if fresh is not None else set()
 
     def _reopened(self) -> Handle:
         fresh = self.open()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
     from deltalake.transaction import AddAction
 
+_log = logging.getLogger(__name__)
 TARGET_FILE_BYTES = 128 * 2**20
 ROW_GROUP_ROWS = 262_144
 
@@ -47,6 +50,7 @@ class Staging:
         self._writer: pq.ParquetWriter | None = None
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
+        self._committed = False
 
     def __enter__(self) -> Staging:
         return self
@@ -149,13 +153,35 @@ class Staging:
         tables = [pq.read_table(self.store.read(add.path)) for add in self._adds]
         return pa.concat_tables(tables) if tables else self.schema.empty_table()
 
+    @contextmanager
+    def committing(self, named: Callable[[], Collection[str]]) -> Iterator[None]:
+        """Run the commit that names the finished files; from then on they belong to the table.
+
+        A commit that raises may have been made all the same: the answer of a storage can get lost. So the files are
+        given up for deletion only if the table, looked at anew, is seen not to name them.
+
+        Args:
+            named: returns the names of the files that the table has now.
+        """
+        self._committed = True
+        try:
+            yield
+        except Exception:
+            try:
+                self._committed = not {add.path for add in self._adds}.isdisjoint(named())
+            except Exception:  # noqa: BLE001 - nobody can tell now: a file too many costs less than one too few
+                _log.warning("it is not known whether %s was committed; the files stay", self._path)
+            raise
+
     def discard(self) -> None:
-        """Delete every file written so far."""
+        """Delete every file written so far that no commit has named."""
         if self._writer is not None:
             self._writer.close()
             self._sink.close()
             self.store.delete(self._path)
             self._writer = self._sink = None
+        if self._committed:
+            return
         for add in self._adds:
             self.store.delete(add.path)
         self._adds, self._pending, self._pending_rows, self._stored_rows = [], [], 0, 0

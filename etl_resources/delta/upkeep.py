@@ -68,8 +68,10 @@ def optimize(table: LakeTable, target_bytes: int, *, below: int | None = None) -
         return Upkept(len(files), len(files), reason="there are no small files to put together")
     with table.stage(handle, handle.schema(), file_bytes=target_bytes) as staged:
         _copy(handle, small, staged)
+        staged.finish()
         try:
-            _swap(handle, small, staged)
+            with staged.committing(table._files):  # noqa: SLF001 - a part of it, in a room of its own
+                _swap(handle, small, staged)
         except CommitFailedError as error:
             staged.discard()
             reason = f"not compacted now: another run changed the table ({str(error).splitlines()[0]})"
