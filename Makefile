@@ -6,7 +6,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers demo test dev lint bench clean
+.PHONY: help install servers demo test soak dev lint bench clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,10 @@ demo: install ## run two pipelines on real data to a finished result
 	@$(BIN)/etl demo
 
 test: install servers ## every test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
+
+soak: install servers ## what takes too long for every change: more random cases, more sources, larger streams
+	ETL_SOAK=1 ETL_EXAMPLES=100 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "soak or slow" $(PYTEST_ARGS)
 
 dev: install ## the Dagster web UI with daemon, on http://127.0.0.1:3000
 	$(BIN)/dagster dev

@@ -89,6 +89,8 @@ class Folder:
         else:
             self._next.rename(self.path)
         _sync(self.path.parent)
+        # First what tells a reader that is still in the old folder what must be in it: it finds an error, not a part.
+        (self._old / COMMITS).unlink(missing_ok=True)
         shutil.rmtree(self._old, ignore_errors=True)
 
     def _recover(self) -> None:

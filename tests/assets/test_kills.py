@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import time
@@ -17,7 +18,8 @@ from tests.forks import KILLED, Forks, forking
 
 __all__ = ["forking"]
 BATCHES = 3
-KILLS = 50
+KILLS = 50 if os.environ.get("ETL_SOAK") else 16
+"""`make soak` kills more often."""
 POINTS = [
     "bronze:before_errors",
     "bronze:before_commit",

@@ -32,6 +32,8 @@ def _gaps(harness: type[SourceHarness] | type[TargetHarness]) -> dict[str, str]:
 
 def _param(harness: type[Any], case: str, *values: Any, suffix: str = "") -> Any:
     marks: list[pytest.MarkDecorator] = [pytest.mark.xdist_group(harness.name)]
+    if {case, case.partition(".")[0], "*"} & getattr(harness, "soak", frozenset()):
+        marks.append(pytest.mark.soak)
     if reason := _gaps(harness).get(case):
         marks.append(pytest.mark.xfail(reason=reason, strict=True))
     return pytest.param(harness, *values, marks=marks, id=harness.name + suffix)

@@ -29,6 +29,8 @@ class SourceHarness(ABC):
     source_type: ClassVar[type[Source]]
     gaps: ClassVar[dict[str, str]] = {}
     """Gaps of this variant (a file format, say), beside those that the source itself declares."""
+    soak: ClassVar[frozenset[str]] = frozenset()
+    """Cases that take too long for `make test` here, `*` for all; `make soak` runs them."""
     memory_rows: ClassVar[tuple[int, int]] = (250_000, 1_000_000)
     """Sizes whose peak memory is compared; a variant of what is already compared at full size may use less."""
 

@@ -39,11 +39,11 @@ def test_rows_are_counted_in_the_files_and_not_on_the_way_there(
 def test_files_end_at_their_target_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging, "ROW_GROUP_ROWS", 1000)
     writer = staged(tmp_path, file_bytes=20_000)
-    for start in range(0, 20_000, 1000):
+    for start in range(0, 60_000, 1000):
         writer.write(batch(*range(start, start + 1000)))
     adds = writer.finish()
     assert len(adds) > 2
-    assert writer.stored_rows == 20_000
+    assert writer.stored_rows == 60_000
     for add in adds:
         assert add.size == (tmp_path / add.path).stat().st_size
 

@@ -156,15 +156,15 @@ def test_latest_begins_at_the_end_and_remembers_it(kafka: Kafka, topic: str) -> 
 
 
 def test_new_partitions_and_new_topics_of_a_pattern_are_read_from_their_beginning(kafka: Kafka) -> None:
-    kafka.topic("shop.a", 2)
-    kafka.produce("shop.a", numbers(0, 10, 2))
-    wanted = stream("^shop\\.", start="latest")
-    [first] = source(kafka).read(stream("^shop\\."), None)
+    kafka.topic("growing.a", 2)
+    kafka.produce("growing.a", numbers(0, 10, 2))
+    wanted = stream("^growing\\.", start="latest")
+    [first] = source(kafka).read(stream("^growing\\."), None)
     assert first.position is not None
-    kafka.topic("shop.b", 1)
-    kafka.produce("shop.b", numbers(100, 5, 1))
+    kafka.topic("growing.b", 1)
+    kafka.produce("growing.b", numbers(100, 5, 1))
     assert values(list(source(kafka).read(wanted, first.position))) == list(range(100, 105))
-    grown = {**first.position, "topics": {"shop.a": {"0": 5}}}  # as if partition 1 had not been there
+    grown = {**first.position, "topics": {"growing.a": {"0": 5}}}  # as if partition 1 had not been there
     assert values(list(source(kafka).read(wanted, grown))) == [1, 3, 5, 7, 9, *range(100, 105)]
 
 

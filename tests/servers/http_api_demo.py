@@ -54,7 +54,7 @@ def main(port: str = "8100") -> None:
     with running_api(port=int(port)) as api:
         filled(500).serve(api)
         serve_rates(api, history())
-        print(f"export CRM_URL={api.url}/crm CRM_TOKEN=crm-token FX_URL={api.url}/fx", flush=True)
+        print(f"export CRM_URL={api.url}/crm CRM_ALLOW_HTTP=true CRM_TOKEN=crm-token FX_URL={api.url}/fx", flush=True)
         threading.Event().wait()
 
 

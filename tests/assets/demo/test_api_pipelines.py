@@ -50,7 +50,9 @@ class Pipe:
         connections, pipeline = documents(self.name)
         ((_, connection),) = connections["connections"].items()
         settings = pipeline["streams"][stream]
-        source = RestSource(**{k: v for k, v in connection.items() if k != "type"} | {"base_url": self.url})
+        source = RestSource(
+            **{k: v for k, v in connection.items() if k != "type"} | {"base_url": self.url, "allow_http": True}
+        )
         options = RestOptions(**settings["source"])
         planned = Stream(stream, options, Incremental(**settings["capture"]["incremental"]))
         landed = Bronze(self.ran.lake, self.name, planned).land(source, Run("run"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import ibis
@@ -54,7 +55,7 @@ QUERIES = {name: tuple(sql_of(step, times) for times in (1, 2)) for name, step i
 
 
 @settings(
-    max_examples=40,
+    max_examples=100 if os.environ.get("ETL_SOAK") else 15,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # the text that fails is told, so need not be shrunk
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -22,6 +22,7 @@ _AS_THEY_ARE = {"int64", "float64", "boolean", "string", "unicode", "delimiters"
 
 class DltHarness(SourceHarness):
     name: ClassVar[str] = "dlt"
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     source_type = DltSource
     gaps: ClassVar[dict[str, str]] = {
         "types.decimal_38_0": "Python's JSON gives dlt a number beyond 64 bits, which it writes as text",

@@ -144,6 +144,7 @@ class NdjsonFiles(_Json):
     name = "file-ndjson"
     suffix = ".ndjson"
     memory_rows = (200_000, 500_000)
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
 
     def encode(self, data: pa.Table) -> bytes:
         if data.num_rows > MANY:
@@ -156,6 +157,7 @@ class JsonDocuments(_Json):
 
     name = "file-json"
     suffix = ".json"
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     options: ClassVar[dict[str, Any]] = {"records": "$.data.rows[*]"}
 
     def encode(self, data: pa.Table) -> bytes:
@@ -203,6 +205,7 @@ class CsvObjects(CsvFiles):
 
     name = "file-csv-s3"
     memory_rows = (200_000, 500_000)
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
 
     def start(self) -> None:
         self.s3 = shared_s3()

@@ -32,6 +32,7 @@ _QUERY = """query ($after: String, $since: Any) {{
 
 class GraphqlHarness(SourceHarness):
     name: ClassVar[str] = "graphql"
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     source_type = GraphqlSource
     memory_rows = (2_500, 10_000)  # the executor of the test server takes its time
 

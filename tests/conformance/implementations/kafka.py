@@ -25,6 +25,7 @@ _AS_THEY_ARE = {"int64", "float64", "boolean", "string", "unicode", "delimiters"
 
 class KafkaHarness(SourceHarness):
     name: ClassVar[str] = "kafka"
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     source_type = KafkaSource
     memory_rows = (60_000, 240_000)
 

@@ -26,7 +26,8 @@ class JsonLogs(SourceHarness):
 
     name = "log-json"
     source_type = LogSource
-    memory_rows = (60_000, 240_000)
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
+    memory_rows = (240_000, 480_000)
     options: ClassVar[dict[str, Any]] = {"format": "json"}
 
     def __init__(self, directory: Path) -> None:

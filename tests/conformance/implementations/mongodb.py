@@ -28,6 +28,7 @@ _WRONG = "CONFORMANCE_MONGODB_PASSWORD"
 
 class MongoSourceHarness(SourceHarness):
     name: ClassVar[str] = "mongodb"
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     source_type = MongoSource
     memory_rows: ClassVar[tuple[int, int]] = (16_384, 65_536)
 

@@ -34,6 +34,7 @@ class AcknowledgingSource(RabbitmqSource):
 
 class RabbitmqHarness(SourceHarness):
     name: ClassVar[str] = "rabbitmq"
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     source_type = AcknowledgingSource
     gaps: ClassVar[dict[str, str]] = {
         "resume": "what was acknowledged is no longer in the queue, so no earlier position can be read again",
@@ -91,6 +92,7 @@ class RabbitmqStreamHarness(RabbitmqHarness):
     """A stream queue keeps its messages, and is resumed by offset."""
 
     name: ClassVar[str] = "rabbitmq-stream"
+    soak: ClassVar[frozenset[str]] = frozenset({"*"})
     gaps: ClassVar[dict[str, str]] = {}
     queue_type = "stream"
     memory_rows = (3_000, 12_000)

@@ -54,6 +54,7 @@ def json_received(case: TypeCase) -> pa.Array:
 
 class _Rest(SourceHarness):
     source_type = RestSource
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     style: ClassVar[str]
     options: ClassVar[dict[str, Any]]
     memory_rows = (30_000, 120_000)

@@ -25,6 +25,7 @@ _POLICY = Policy(timeout=5, silence=1, attempts=2, first_wait=0.1)
 
 class SqsHarness(SourceHarness):
     name: ClassVar[str] = "sqs"
+    soak: ClassVar[frozenset[str]] = frozenset({"*"})
     source_type = SqsSource
     gaps: ClassVar[dict[str, str]] = {
         "schema": "to look at a message is to take it, so only what is declared is known",
