@@ -69,7 +69,7 @@ def pending(
     above = start if rebuild or handle is None else max(done, start)
     # All that were read before matter where snapshots or partitions replace each other.
     replacing = silver.spec.snapshot or PARTITION in bronze.schema().names
-    batches = read_batches(silver.ledger.rows(silver.bronze.name, start if replacing else above))
+    batches = _batches(silver, bronze, start if replacing else above)
     old = overtaken(batches)
     waiting = [batch for batch in batches if batch.number > above and batch.number not in old]
     if not waiting and not (rebuild and handle is not None):
@@ -88,6 +88,12 @@ def pending(
     )
 
 
+def _batches(silver: Silver, bronze: Handle, above: int = 0) -> list[BatchInfo]:
+    """Return the bronze batches beyond `above`, oldest first, as of `bronze`: the ledger may know newer ones by now."""
+    known = bronze.committed(silver.bronze.name)
+    return [batch for batch in read_batches(silver.ledger.rows(silver.bronze.name, above)) if batch.number <= known]
+
+
 def _first(silver: Silver, waiting: Sequence[BatchInfo]) -> Sequence[BatchInfo]:
     """Return the batches of the next commit: one snapshot, or as many others as the rows of a commit allow."""
     if silver.spec.snapshot:
@@ -104,7 +110,7 @@ def _partition(silver: Silver, session: Session, bronze: Handle, window: Window)
     wanted = (window.start, window.end)
     batches = [
         batch
-        for batch in read_batches(silver.ledger.rows(silver.bronze.name))
+        for batch in _batches(silver, bronze)
         if batch.part is not None and (batch.part.start, batch.part.end) == wanted
     ]
     if not batches:

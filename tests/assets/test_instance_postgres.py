@@ -104,7 +104,7 @@ def _launched(instance: dg.DagsterInstance, run_id: str) -> float:
     return event.timestamp
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_one_run_of_a_pipeline_at_a_time_on_postgres(home: Path) -> None:
     """A sensor asks for two runs of one pipeline at once: the second waits for the first, though there is
     room for eight. Both are read back from PostgreSQL."""

@@ -306,6 +306,24 @@ def test_backfills_that_overlap_leave_every_day_once(tmp_path: Path, forks: Fork
         assert len(marks) == 1, "a day is all of one reading"
 
 
+def test_a_batch_that_lands_after_bronze_was_opened_is_for_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger tells of it already; the rows of the batch are not in the table as it was opened."""
+    table = Table(tmp_path)
+    table.source.give([{"id": 1, "v": "a"}])
+    table.land()
+    opened = table.silver.bronze.open()
+    table.source.give([{"id": 2, "v": "b"}, {"id": 3, "v": "c"}])
+    table.land()
+    silver = table.silver
+    with monkeypatch.context() as patched:
+        patched.setattr(silver.bronze, "open", lambda *_: opened)
+        assert silver.refine(new_run()).account.read == 1
+    assert table.refine().account.read == 2
+    assert [row["id"] for row in table.rows()] == [1, 2, 3]
+
+
 def test_running_a_day_again_replaces_that_day_and_nothing_else(tmp_path: Path) -> None:
     for day in range(3):
         load_day(str(tmp_path), day, "first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import struct
 import threading
@@ -118,6 +119,12 @@ def _reset(end: socket.socket) -> None:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+    """Return a port that nobody listens on, below those that the kernel gives to clients.
+
+    A server that starts slowly would find one of those taken by then.
+    """
+    for _ in range(100):
+        port = random.randrange(12_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no free port between 12,000 and 32,000")

@@ -34,7 +34,7 @@ class AcknowledgingSource(RabbitmqSource):
 
 class RabbitmqHarness(SourceHarness):
     name: ClassVar[str] = "rabbitmq"
-    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
+    soak: ClassVar[frozenset[str]] = frozenset({"*"})
     source_type = AcknowledgingSource
     gaps: ClassVar[dict[str, str]] = {
         "resume": "what was acknowledged is no longer in the queue, so no earlier position can be read again",

@@ -115,6 +115,7 @@ class OffsetPages(_Rest):
 
 class CursorPages(_Rest):
     name = "rest-cursor"
+    soak: ClassVar[frozenset[str]] = frozenset({"*"})
     style = "cursor"
     options: ClassVar[dict[str, Any]] = {"pagination": {"cursor": {"path": "$.meta.next"}}}
 

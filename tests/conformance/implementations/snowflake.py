@@ -43,7 +43,7 @@ def json_texts(values: Any) -> list[str | None]:
 
 class SnowflakeHarness(SourceHarness):
     name: ClassVar[str] = "snowflake"
-    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
+    soak: ClassVar[frozenset[str]] = frozenset({"*"})
     source_type = SnowflakeSource
     memory_rows: ClassVar[tuple[int, int]] = (50_000, 200_000)
     gaps: ClassVar[dict[str, str]] = {"types.decimal_38_0": "the test server keeps NUMBER(38, 0) in 64 bits"}
