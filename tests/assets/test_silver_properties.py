@@ -24,7 +24,7 @@ from etl_checks.contract import load_contract
 from tests.assets.doubles import Table, new_run
 from tests.assets.truth import SCHEMA, STEPS, Row, Truth, write_contract
 
-EXAMPLES = int(os.environ.get("ETL_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("ETL_EXAMPLES", "6"))
 """More than the suite has time for: ETL_EXAMPLES=500."""
 SETTINGS = settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

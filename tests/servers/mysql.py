@@ -30,7 +30,8 @@ class MysqlServer:
         self.directory, self.port = directory, free_port()
         self.data = directory / "data"
         self.configuration = {
-            "bind-address": "127.0.0.1", "socket": str(directory / "s.sock"), "pid-file": str(directory / "pid"),
+            # A server that starts removes the temporary tables of all others that share its folder for them.
+            "tmpdir": str(directory), "bind-address": "127.0.0.1", "socket": str(directory / "s.sock"), "pid-file": str(directory / "pid"),
             "log-bin": "binlog", "binlog-format": "ROW", "binlog-row-image": "FULL", "binlog-row-metadata": "FULL",
             "server-id": "1", "gtid-strict-mode": "1", "innodb-flush-log-at-trx-commit": "0",
             "innodb-buffer-pool-size": "64M", "innodb-log-file-size": "64M", "character-set-server": "utf8mb4",
@@ -45,7 +46,7 @@ class MysqlServer:
         if program is None:
             raise RuntimeError("no MariaDB server: run tests/servers/install.sh")
         done = subprocess.run(
-            [program, "--no-defaults", f"--datadir={self.data}", *_as_user(),
+            [program, "--no-defaults", f"--datadir={self.data}", *_as_user(), f"--tmpdir={self.directory}",
              "--auth-root-authentication-method=normal", "--skip-test-db", "--innodb-log-file-size=64M"],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
