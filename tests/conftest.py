@@ -8,7 +8,6 @@ import pytest
 
 from tests.servers.postgres import PostgresServer, shared_postgres
 
-
 SERVERS = ("kafka", "mongodb", "mysql", "rabbitmq", "snowflake", "sqlserver", "sqs")
 """Far ends that take seconds to start: their tests share one worker, as the conformance suite of that name does."""
 PROJECTS = frozenset({"cli", "demo", "lab9"})

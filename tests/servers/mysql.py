@@ -31,7 +31,8 @@ class MysqlServer:
         self.data = directory / "data"
         self.configuration = {
             # A server that starts removes the temporary tables of all others that share its folder for them.
-            "tmpdir": str(directory), "bind-address": "127.0.0.1", "socket": str(directory / "s.sock"), "pid-file": str(directory / "pid"),
+            "tmpdir": str(directory),
+            "bind-address": "127.0.0.1", "socket": str(directory / "s.sock"), "pid-file": str(directory / "pid"),
             "log-bin": "binlog", "binlog-format": "ROW", "binlog-row-image": "FULL", "binlog-row-metadata": "FULL",
             "server-id": "1", "gtid-strict-mode": "1", "innodb-flush-log-at-trx-commit": "0",
             "innodb-buffer-pool-size": "64M", "innodb-log-file-size": "64M", "character-set-server": "utf8mb4",
