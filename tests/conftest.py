@@ -14,13 +14,11 @@ PROJECTS = frozenset({"cli", "demo", "lab9"})
 """Folders whose modules make something large for all of their tests."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Keep tests together that share what is expensive to make."""
-    for item in items:
-        group = group_of(item.path)
-        if group is not None and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(group))
+    group = group_of(item.path)
+    if group is not None and item.get_closest_marker("xdist_group") is None:
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def group_of(path: Path) -> str | None:
