@@ -28,10 +28,10 @@ demo: install ## run two pipelines on real data to a finished result
 	@$(BIN)/etl demo
 
 test: install servers ## every test
-	$(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 soak: install servers ## what takes too long for every change: more random cases, more sources, larger streams
-	ETL_SOAK=1 ETL_EXAMPLES=100 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "soak or slow" $(PYTEST_ARGS)
+	ETL_SOAK=1 ETL_EXAMPLES=100 $(BIN)/python -m pytest -n 2 --dist loadfile -m "soak or slow" $(PYTEST_ARGS)
 
 dev: install ## the Dagster web UI with daemon, on http://127.0.0.1:3000
 	$(BIN)/dagster dev

@@ -31,7 +31,7 @@ def _gaps(harness: type[SourceHarness] | type[TargetHarness]) -> dict[str, str]:
 
 
 def _param(harness: type[Any], case: str, *values: Any, suffix: str = "") -> Any:
-    marks: list[pytest.MarkDecorator] = [pytest.mark.xdist_group(harness.name)]
+    marks: list[pytest.MarkDecorator] = []
     if {case, case.partition(".")[0], "*"} & getattr(harness, "soak", frozenset()):
         marks.append(pytest.mark.soak)
     if reason := _gaps(harness).get(case):
