@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -16,8 +15,6 @@ from etl_resources.resilience import Policy
 from etl_resources.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import pymongo
 
 EXTRA = "mongodb"
@@ -124,9 +121,3 @@ class MongoConnection(dg.ConfigurableResource):
         """Log in and out; raises as `client`."""
         with self.client():
             return True
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return which of the names may have been meant, as a sentence; empty if none is near."""
-    near = get_close_matches(name, list(names), n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -15,8 +14,6 @@ from etl_resources.resilience import Policy
 from etl_resources.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import psycopg
 
     from etl_resources.postgres_session import Session
@@ -130,9 +127,3 @@ def split_name(name: str) -> tuple[str | None, str]:
 
 def _unquoted(part: str) -> str:
     return part[1:-1].replace('""', '"') if part.startswith('"') else part
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return which of the names may have been meant, as a sentence; empty if none is near."""
-    near = get_close_matches(name, list(names), n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else ""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -118,9 +117,3 @@ def split_name(name: str) -> tuple[str | None, str]:
 
 def _plain(part: str) -> str:
     return part[1:-1].replace("]]", "]") if part.startswith("[") else part
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return which of the names may have been meant, as a sentence; empty if none is near."""
-    near = get_close_matches(name, list(names), n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else ""

@@ -6,10 +6,10 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError, RowsNotConservedError
+from etl_resources.hints import nearest
 from etl_resources.kafka_errors import translate
 
 if TYPE_CHECKING:
@@ -34,10 +34,9 @@ def find_partitions(client: Client, topic: str, where: str) -> list[Partition]:
     topics = client.ask(lambda c, timeout: c.list_topics(timeout=timeout)).topics
     found = [name for name in topics if _matches(topic, name)]
     if not found:
-        near = get_close_matches(topic, topics, n=3, cutoff=0.5)
         raise NotFoundError(
             f"no topic {topic}", where=where,
-            fix=(f"did you mean {' or '.join(near)}?" if near else "check `topic`")
+            fix=(nearest(topic, topics) or "check `topic`")
             + " A user without the right Describe does not see a topic.",
         )  # fmt: skip
     for name in found:

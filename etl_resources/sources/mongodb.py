@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError
-from etl_resources.mongodb import MongoConnection, nearest
+from etl_resources.hints import nearest
+from etl_resources.mongodb import MongoConnection
 from etl_resources.source import (
     Batch,
     Capabilities,

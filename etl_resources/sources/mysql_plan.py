@@ -7,8 +7,9 @@ from datetime import UTC
 from typing import TYPE_CHECKING
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError
+from etl_resources.hints import nearest
 from etl_resources.mysql_sql import literal, quote
-from etl_resources.postgres import nearest, split_name
+from etl_resources.postgres import split_name
 from etl_resources.source import Incremental, Stream, Window
 from etl_resources.sources.mysql_columns import Column, describe
 

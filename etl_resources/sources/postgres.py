@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, model_validator
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError
-from etl_resources.postgres import PostgresConnection, nearest, split_name
+from etl_resources.hints import nearest
+from etl_resources.postgres import PostgresConnection, split_name
 from etl_resources.postgres_sql import literal, quote
 from etl_resources.read_ahead import read_ahead
 from etl_resources.source import (

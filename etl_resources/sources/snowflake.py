@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError, RowsNotConservedError
+from etl_resources.hints import nearest
 from etl_resources.snowflake import SnowflakeConnection
 from etl_resources.snowflake_sql import quote, resolved
 from etl_resources.source import (
@@ -189,8 +189,7 @@ def _no_table(name: str, cursor: Any, where: str) -> NotFoundError:
     """Return the error to raise for a table that is not there, with the names that are near."""
     cursor.execute("SELECT table_schema, table_name FROM information_schema.tables")
     there = [name for schema, table in cursor.fetchall() for name in (table, f"{schema}.{table}")]
-    near = get_close_matches(".".join(resolved(name)), there, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "check the name, and what the role may see"
+    hint = nearest(".".join(resolved(name)), there) or "check the name, and what the role may see"
     return NotFoundError(f"there is no table {name}, or the role may not see it", where=where, fix=hint)
 
 
@@ -198,10 +197,10 @@ def _named(name: str, columns: list[Column], where: str) -> Column:
     """Return the column of a name, or else the only one that has it in another case."""
     exact = [c for c in columns if c.name == name] or [c for c in columns if c.name.upper() == name.upper()]
     if len(exact) != 1:
-        near = get_close_matches(name.upper(), [c.name.upper() for c in columns], n=3, cutoff=0.5)
+        near = nearest(name.upper(), [c.name.upper() for c in columns])
         raise NotFoundError(
             f"there is no column {name}" if not exact else f"several columns are called {name}", where=where,
-            fix=f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(c.name for c in columns)}",
+            fix=near or f"there are {', '.join(c.name for c in columns)}",
         )  # fmt: skip
     return exact[0]
 

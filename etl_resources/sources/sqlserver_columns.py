@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from etl_resources.exceptions import ConfigurationError, EngineError, NotFoundError
-from etl_resources.sqlserver import nearest, split_name
+from etl_resources.hints import nearest
+from etl_resources.sqlserver import split_name
 from etl_resources.sqlserver_sql import literal, quote
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError
+from etl_resources.hints import nearest
 from etl_resources.source import Incremental, Stream
-from etl_resources.sqlserver import nearest
 from etl_resources.sqlserver_sql import quote
 
 if TYPE_CHECKING:

@@ -18,8 +18,6 @@ from tests.resources.crashing import SCHEMA, rows
 from tests.servers.proxy import wire_to
 from tests.servers.s3 import BUCKET, S3, shared_s3
 
-pytestmark = pytest.mark.xdist_group("s3")
-
 
 @pytest.fixture
 def s3() -> S3:

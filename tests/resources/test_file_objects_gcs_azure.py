@@ -79,8 +79,8 @@ class Far:
 
 @pytest.fixture(
     params=[
-        pytest.param("gs", marks=pytest.mark.xdist_group("gcs")),
-        pytest.param("az", marks=pytest.mark.xdist_group("azure")),
+        "gs",
+        "az",
     ]
 )
 def far(request: pytest.FixtureRequest) -> Far:
@@ -129,7 +129,6 @@ def test_with_ordered_names_only_the_last_one_is_known_and_the_listing_begins_be
     assert far.read("ordered/*.csv", before[-1].position, ordered_names=True) == [], "may be switched on later"
 
 
-@pytest.mark.xdist_group("gcs")
 def test_a_listing_that_begins_behind_a_name_does_not_send_what_is_before() -> None:
     far = Far(shared_gcs(), f"gs://{BUCKET}")
     for n in range(120):

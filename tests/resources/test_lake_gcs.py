@@ -21,7 +21,6 @@ __all__ = [
     "test_what_is_discarded_is_gone_from_the_store",
     "test_writers_under_other_names_all_get_in",
 ]
-pytestmark = pytest.mark.xdist_group("gcs")
 
 
 @pytest.fixture

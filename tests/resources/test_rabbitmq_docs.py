@@ -17,7 +17,6 @@ from tests.servers.rabbitmq import shared_rabbitmq
 PAGE = Path(__file__).parents[2] / "docs" / "sources" / "rabbitmq.md"
 
 
-@pytest.mark.xdist_group("rabbitmq")
 def test_the_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROKER_PASSWORD", "not asked for")
     text = PAGE.read_text(encoding="utf-8")

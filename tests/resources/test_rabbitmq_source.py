@@ -30,7 +30,6 @@ from tests.assets.doubles import new_run
 from tests.servers.proxy import wire_to
 from tests.servers.rabbitmq import PASSWORD, RabbitServer, shared_rabbitmq
 
-pytestmark = pytest.mark.xdist_group("rabbitmq")
 FAST = Policy(attempts=3, timeout=3, silence=2, first_wait=0.01, deadline=5)
 KINDS = ("classic", "quorum", "stream")
 

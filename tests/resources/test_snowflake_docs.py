@@ -6,14 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from etl_resources.source import Incremental, Snapshot, Stream
 from etl_resources.sources.snowflake import SnowflakeSource, SnowflakeStreamOptions
 from tests.servers.snowflake import shared_snowflake
 
-pytestmark = pytest.mark.xdist_group("snowflake")
 PAGE = (Path(__file__).parents[2] / "docs" / "sources" / "snowflake.md").read_text(encoding="utf-8")
 
 

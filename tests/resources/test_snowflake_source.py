@@ -37,7 +37,6 @@ from tests.assets.doubles import new_run
 from tests.servers.proxy import free_port, wire_to
 from tests.servers.snowflake import Snowflake, running_snowflake, shared_snowflake
 
-pytestmark = pytest.mark.xdist_group("snowflake")
 QUICK = {"attempts": 2, "first_wait": 0.01, "longest_wait": 0.05}
 
 

@@ -15,8 +15,6 @@ from etl_resources.files.storage import Storage
 from etl_resources.secret import Secret
 from tests.servers.gcs import BUCKET, Gcs, shared_gcs
 
-pytestmark = pytest.mark.xdist_group("gcs")
-
 
 @pytest.fixture
 def server() -> Gcs:

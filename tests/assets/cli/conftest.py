@@ -120,13 +120,6 @@ def shop(tmp_path: Path) -> Shop:
     return Shop(tmp_path)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs all of these, so that the project that is run is made once."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("cli"))
-
-
 @pytest.fixture(scope="session")
 def orders(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A project with the pipeline of `etl new orders`, run once; tests may run it again, but leave its data alone."""
