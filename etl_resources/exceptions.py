@@ -5,6 +5,7 @@ EtlError
 ├── UnavailableError           transient: the far end did not answer; retried by the resilience policy
 ├── CredentialsRejectedError   the far end answered, and said no; never retried
 ├── NotFoundError              a table, column, file or object that is not there
+├── LogLostError               the change log no longer has what comes next: the streams have to be read anew
 ├── SchemaConflictError        a type would narrow, or two types have no common one
 ├── ContractViolationError     a rule whose `on_fail` is `fail` did not hold; nothing was published
 ├── ErrorBudgetExceededError   more rows were rejected than the pipeline allows; nothing was published
@@ -50,6 +51,10 @@ class CredentialsRejectedError(EtlError):
 
 class NotFoundError(EtlError):
     """A table, column, file or object is not there."""
+
+
+class LogLostError(EtlError):
+    """The change log no longer has what comes after the position in the lake."""
 
 
 class SchemaConflictError(EtlError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field
 
+from etl_resources.exceptions import ConfigurationError
+
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from etl_resources.change_log import ChangeLog, LogTable
 
 Position = Mapping[str, Any]
 """Where a source has been read to: JSON-serialisable, opaque to everyone but the source that made it."""
@@ -44,7 +48,23 @@ class Incremental(BaseModel):
     cursor: str = Field(description="Column that grows whenever a row is written, e.g. updated_at.")
 
 
-Capture = Snapshot | Incremental
+class LogCapture(BaseModel):
+    """Follow the change log of the system; a source that has one derives its own, with what it needs beside this."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["log"] = "log"
+    mode: Literal["batch", "continuous"] = Field(
+        default="batch", description="batch: a run reads what is there and ends; continuous: it goes on for `lasts`."
+    )
+    every: float = Field(default=0.5, gt=0, description="continuous: seconds between two looks when caught up.")
+    lasts: float = Field(default=600.0, gt=0, description="continuous: seconds after which the run ends.")
+    on_lost: Literal["fail", "resnapshot"] = Field(
+        default="fail", description="What a run does when the log no longer has what comes next."
+    )
+
+
+Capture = Snapshot | Incremental | LogCapture
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +150,8 @@ class Source(dg.ConfigurableResource, ABC):
 
     options_type: ClassVar[type[StreamOptions]]
     capabilities: ClassVar[Capabilities]
+    log_type: ClassVar[type[LogCapture]] = LogCapture
+    """Settings of `capture: {log: ...}`."""
 
     @abstractmethod
     def read_schema(self, stream: Stream) -> pa.Schema:
@@ -144,6 +166,19 @@ class Source(dg.ConfigurableResource, ABC):
         Raises:
             UnavailableError, CredentialsRejectedError, NotFoundError: as their names say.
         """
+
+    def change_log(
+        self,
+        pipeline: str,  # noqa: ARG002 - the default has none
+        tables: Sequence[LogTable],  # noqa: ARG002 - as above
+        capture: LogCapture,  # noqa: ARG002 - as above
+    ) -> ChangeLog:
+        """Return the change log of some streams of one pipeline; nothing connects yet.
+
+        Raises:
+            ConfigurationError: this source has none.
+        """
+        raise ConfigurationError(f"{type(self).__name__} has no change log", fix="choose another capture")
 
     def latest(self, stream: Stream) -> Position | None:  # noqa: ARG002 - the default knows nothing
         """Return the newest position, cheaply, for sensors and plans; None: this source cannot tell."""
