@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from etl_resources.exceptions import ConfigurationError
 from etl_resources.resilience import Policy
 from etl_resources.secret import Secret
 
@@ -105,25 +104,3 @@ class PostgresConnection(dg.ConfigurableResource):
             yield session
         finally:
             session.close()
-
-
-def split_name(name: str) -> tuple[str | None, str]:
-    """Return schema and table of `schema.table` or `table`.
-
-    The parts are taken as they stand, upper and lower case included; a part that contains a dot is put in double
-    quotes, as in SQL.
-
-    Raises:
-        ConfigurationError: it is neither.
-    """
-    import re
-
-    part = r'"(?:[^"]|"")+"|[^".]+'
-    if not (match := re.fullmatch(rf"(?:({part})\.)?({part})", name)):
-        raise ConfigurationError(f"{name!r} names no table", fix="write `table` or `schema.table`")
-    schema, table = match.groups()
-    return (_unquoted(schema) if schema else None), _unquoted(table)
-
-
-def _unquoted(part: str) -> str:
-    return part[1:-1].replace('""', '"') if part.startswith('"') else part

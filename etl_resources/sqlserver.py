@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from etl_resources.exceptions import ConfigurationError
 from etl_resources.resilience import Policy
 from etl_resources.secret import Secret
 
@@ -98,22 +97,3 @@ class SqlServerConnection(dg.ConfigurableResource):
 
 def _braced(value: str) -> str:
     return "{" + value.replace("}", "}}") + "}"
-
-
-def split_name(name: str) -> tuple[str | None, str]:
-    """Return schema and table of `schema.table` or `table`; a part that contains a dot is put in brackets, as in SQL.
-
-    Raises:
-        ConfigurationError: it is neither.
-    """
-    import re
-
-    part = r"\[(?:[^\]]|\]\])+\]|[^.\[\]]+"
-    if not (match := re.fullmatch(rf"(?:({part})\.)?({part})", name)):
-        raise ConfigurationError(f"{name!r} names no table", fix="write `table` or `schema.table`")
-    schema, table = match.groups()
-    return (_plain(schema) if schema else None), _plain(table)
-
-
-def _plain(part: str) -> str:
-    return part[1:-1].replace("]]", "]") if part.startswith("[") else part

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from etl_resources.exceptions import ConfigurationError, NotFoundError
 from etl_resources.hints import nearest
 from etl_resources.mysql_sql import literal, quote
-from etl_resources.postgres import split_name
 from etl_resources.source import Incremental, Stream, Window
 from etl_resources.sources.mysql_columns import Column, describe
+from etl_resources.tables import split_name
 
 if TYPE_CHECKING:
     import pyarrow as pa

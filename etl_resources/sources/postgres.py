@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError
 from etl_resources.hints import nearest
-from etl_resources.postgres import PostgresConnection, split_name
+from etl_resources.postgres import PostgresConnection
 from etl_resources.postgres_sql import literal, quote
 from etl_resources.read_ahead import read_ahead
 from etl_resources.source import (
@@ -25,6 +25,7 @@ from etl_resources.source import (
     StreamOptions,
     Window,
 )
+from etl_resources.tables import positioned, split_name, table_or_query
 
 if TYPE_CHECKING:
     import psycopg
@@ -53,9 +54,7 @@ class PostgresStreamOptions(StreamOptions):
 
     @model_validator(mode="after")
     def _table_or_query(self) -> PostgresStreamOptions:
-        if (self.table is None) == (self.query is None):
-            raise ValueError("give either `table` or `query`")
-        return self
+        return table_or_query(self)
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,11 @@ class _Plan:
     conditions: list[str]
     cursor: Column | None
     where: str
+
+    def schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        return pa.schema([(column.name, column.arrow) for column in self.columns])
 
 
 class PostgresSource(PostgresConnection, Source):
@@ -82,9 +86,7 @@ class PostgresSource(PostgresConnection, Source):
 
     def read_schema(self, stream: Stream) -> pa.Schema:
         """Return the Arrow schema; domains, enums and the like as `postgres_columns` has it."""
-        import pyarrow as pa
-
-        return pa.schema([(column.name, column.arrow) for column in self._plan(stream).columns])
+        return self._plan(stream).schema()
 
     def read(self, stream: Stream, since: Position | None, *, batch_rows: int = 131_072) -> Iterator[Batch]:
         """Yield the rows of one snapshot; only the last batch carries a position, except for a window, which has none.
@@ -147,7 +149,7 @@ class PostgresSource(PostgresConnection, Source):
             horizon, conditions = _limits(stream, plan, session, since)
             position = None if stream.window else horizon.to_position()
             batches = _batches(session, plan, conditions, batch_rows)
-            yield from _positioned(batches, position, plan, keep_empty=plan.cursor is None)
+            yield from positioned(batches, position, plan.schema(), keep_empty=plan.cursor is None)
 
 
 def _limits(stream: Stream, plan: _Plan, session: Session, since: Position | None) -> tuple[Horizon, list[str]]:
@@ -269,27 +271,6 @@ def _batches(
         for batch in stream:
             for start in range(0, batch.num_rows, batch_rows):
                 yield finish(batch.slice(start, batch_rows), plan.columns, plan.where)
-
-
-def _positioned(
-    batches: Iterator[tuple[pa.RecordBatch, pa.RecordBatch | None]],
-    position: Position | None, plan: _Plan, *, keep_empty: bool,
-) -> Iterator[Batch]:  # fmt: skip
-    """Yield the batches, each held back until it is known whether it is the last, which carries the position."""
-    import pyarrow as pa
-
-    rows_read = 0
-    held: tuple[pa.RecordBatch, pa.RecordBatch | None] | None = None
-    for batch in batches:
-        if held is not None:
-            yield Batch(held[0], rows_read, unreadable=held[1])
-        held = batch
-        rows_read += batch[0].num_rows + (batch[1].num_rows if batch[1] is not None else 0)
-    if held is None and keep_empty:
-        schema = pa.schema([(column.name, column.arrow) for column in plan.columns])
-        held = (pa.RecordBatch.from_pylist([], schema=schema), None)
-    if held is not None:
-        yield Batch(held[0], rows_read, position, held[1])
 
 
 SOURCE = PostgresSource

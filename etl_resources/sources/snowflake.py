@@ -25,6 +25,7 @@ from etl_resources.source import (
     StreamOptions,
     Window,
 )
+from etl_resources.tables import positioned, table_or_query
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,9 +58,7 @@ class SnowflakeStreamOptions(StreamOptions):
 
     @model_validator(mode="after")
     def _table_or_query(self) -> SnowflakeStreamOptions:
-        if (self.table is None) == (self.query is None):
-            raise ValueError("give either `table` or `query`")
-        return self
+        return table_or_query(self)
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,11 @@ class _Plan:
     conditions: list[str]
     cursor: Column | None
     where: str
+
+    def schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        return pa.schema([(column.name, column.arrow) for column in self.columns])
 
     def query(self, selected: str, conditions: list[str]) -> str:
         body = f"SELECT {selected} FROM {self.relation} AS t"  # noqa: S608 - all names are quoted
@@ -88,10 +92,8 @@ class SnowflakeSource(SnowflakeConnection, Source):
 
     def read_schema(self, stream: Stream) -> pa.Schema:
         """Return the Arrow schema, as `snowflake_columns` has it."""
-        import pyarrow as pa
-
         with self._opened(stream) as cursor:
-            return pa.schema([(column.name, column.arrow) for column in self._plan(stream, cursor).columns])
+            return self._plan(stream, cursor).schema()
 
     def read(self, stream: Stream, since: Position | None, *, batch_rows: int = 131_072) -> Iterator[Batch]:
         """Yield the rows of one query, which sees one moment; only the last batch carries a position.
@@ -111,7 +113,8 @@ class SnowflakeSource(SnowflakeConnection, Source):
             cursor.execute(plan.query(", ".join(f"t.{quote(c.name)}" for c in plan.columns), conditions))
             parts = _parts(plan, cursor, batch_rows)
             position = increment.position() if increment else None if stream.window else {"query_id": cursor.sfqid}
-            yield from _positioned(parts, position, plan, keep_empty=plan.cursor is None)
+            parted = ((part, None) for part in parts)
+            yield from positioned(parted, position, plan.schema(), keep_empty=plan.cursor is None)
 
     def latest(self, stream: Stream) -> Position | None:
         """Return where an incremental read would end now; None for snapshots."""
@@ -235,23 +238,6 @@ def _parts(plan: _Plan, cursor: Any, batch_rows: int) -> Iterator[pa.RecordBatch
         raise RowsNotConservedError(
             f"Snowflake said that there are {expected} rows, and {rows} came", where=plan.where, fix="run again"
         )
-
-
-def _positioned(
-    batches: Iterator[pa.RecordBatch], position: Position | None, plan: _Plan, *, keep_empty: bool
-) -> Iterator[Batch]:
-    """Yield the batches, each held back until it is known whether it is the last, which carries the position."""
-    import pyarrow as pa
-
-    rows, held = 0, None
-    for batch in batches:
-        if held is not None:
-            yield Batch(held, rows)
-        held, rows = batch, rows + batch.num_rows
-    if held is None and keep_empty:
-        held = pa.RecordBatch.from_pylist([], schema=pa.schema([(c.name, c.arrow) for c in plan.columns]))
-    if held is not None:
-        yield Batch(held, rows, position)
 
 
 SOURCE = SnowflakeSource

@@ -11,6 +11,7 @@ from etl_resources.exceptions import ConfigurationError
 from etl_resources.read_ahead import read_ahead
 from etl_resources.source import Batch, Capabilities, Incremental, Position, Source, Stream, StreamOptions
 from etl_resources.sqlserver import SqlServerConnection
+from etl_resources.tables import table_or_query
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,11 +42,9 @@ class SqlServerStreamOptions(StreamOptions):
 
     @model_validator(mode="after")
     def _table_or_query(self) -> SqlServerStreamOptions:
-        if (self.table is None) == (self.query is None):
-            raise ValueError("give either `table` or `query`")
         if (self.parallel > 1) != (self.split_by is not None):
             raise ValueError("`parallel` and `split_by` go together")
-        return self
+        return table_or_query(self)
 
 
 class SqlServerSource(SqlServerConnection, Source):

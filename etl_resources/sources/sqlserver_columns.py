@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from etl_resources.exceptions import ConfigurationError, EngineError, NotFoundError
 from etl_resources.hints import nearest
-from etl_resources.sqlserver import split_name
 from etl_resources.sqlserver_sql import literal, quote
+from etl_resources.tables import split_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,7 +67,7 @@ def find_table(session: Session, name: str, where: str) -> str:
     Raises:
         NotFoundError: there is none; names the nearest.
     """
-    schema, table = split_name(name)
+    schema, table = split_name(name, "[]")
     rows = session.rows("SELECT TABLE_SCHEMA, TABLE_NAME, SCHEMA_NAME() FROM INFORMATION_SCHEMA.TABLES")
     wanted = [row for row in rows if row[0].lower() == (schema or row[2]).lower() and row[1].lower() == table.lower()]
     exact = [row for row in wanted if row[1] == table and row[0] == (schema or row[2])]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from etl_resources.source import Batch, Position
+from etl_resources.source import Batch
+from etl_resources.tables import positioned
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +43,8 @@ class Reading:
                 "%s does not allow SNAPSHOT isolation: rows that are moved by an update while they are read may be"
                 " missed or come twice", self.plan.where,
             )  # fmt: skip
-        yield from self._positioned(self._finished(self.plan.conditions), position, keep_empty=True)
+        found = self._finished(self.plan.conditions)
+        yield from positioned(found, position, self.plan.schema(), keep_empty=True)
 
     def by_version(self, cursor: Column, since: Mapping[str, Any] | None) -> Iterator[Batch]:
         """Yield the rows that were written between the previous mark and the one that is taken now."""
@@ -53,7 +55,7 @@ class Reading:
             mark.check_follows(since, self.plan.where)
         begin(self.session)
         found = self._finished(between_versions(cursor, since, mark))
-        yield from self._positioned(found, mark.to_position(cursor), keep_empty=False)
+        yield from positioned(found, mark.to_position(cursor), self.plan.schema(), keep_empty=False)
 
     def by_cursor(self, cursor: Column, since: Mapping[str, Any] | None) -> Iterator[Batch]:
         """Yield the rows near and behind the newest one of the previous read that it did not give."""
@@ -113,24 +115,6 @@ class Reading:
         with self.open() as session:
             begin(session)
             yield from session.stream(self.plan.query(conditions, more), batch_rows=self.batch_rows)
-
-    def _positioned(
-        self, batches: Iterable[tuple[pa.RecordBatch, pa.RecordBatch | None]], position: Position | None, *,
-        keep_empty: bool,
-    ) -> Iterator[Batch]:  # fmt: skip
-        """Yield the batches, each held back until it is known whether it is the last, which carries the position."""
-        rows_read = 0
-        held: tuple[pa.RecordBatch, pa.RecordBatch | None] | None = None
-        for batch in batches:
-            rows = batch[0].num_rows + (batch[1].num_rows if batch[1] is not None else 0)
-            if not rows and (held is not None or not keep_empty):
-                continue
-            if held is not None and rows_read:
-                yield Batch(held[0], rows_read, unreadable=held[1])
-            held = batch
-            rows_read += rows
-        if held is not None:
-            yield Batch(held[0], rows_read, position, held[1])
 
 
 def begin(session: Session) -> bool:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError, SchemaConflictError
 from etl_resources.hints import nearest
-from etl_resources.postgres import split_name
 from etl_resources.postgres_sql import columns, literal, quote
+from etl_resources.tables import split_name
 from etl_resources.targets.postgres_types import TEXTS, Existing, Wire, fits, wire
 
 if TYPE_CHECKING:
