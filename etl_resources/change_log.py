@@ -141,6 +141,9 @@ class ChangeLog(ABC):
     def read(self, since: Mapping[str, Position | None]) -> Iterator[Changes | Boundary]:
         """Yield what has come since the positions (None: the stream was never read, its snapshot comes first).
 
+        `since` may name fewer streams than there are tables: only those are read. `acknowledge` gets the positions of
+        all of them.
+
         Ends when what was there at the beginning has been read (`mode: batch`), or when the capture's time is up
         (`mode: continuous`). Ends with a `Boundary`. The generator is suspended in a boundary's yield while the lake
         commits and `acknowledge` is called.
@@ -153,7 +156,7 @@ class ChangeLog(ABC):
 
     @abstractmethod
     def acknowledge(self, positions: Mapping[str, Position]) -> None:
-        """Tell the far end what the lake holds; it may forget what is older than the oldest of these."""
+        """Tell the far end what the lake holds, for every table (also those not read); it may forget what is older."""
 
     @abstractmethod
     def renewed(self, position: Position | None) -> Position | None:
