@@ -141,10 +141,9 @@ class Storage:
                 return [self.stat(pattern)] if after is None or pattern > after else []
             except NotFoundError:
                 return []
-        matches = re.compile(glob_pattern(pattern)).fullmatch
         fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0] + "/"
-        found = (f for f in self._list_objects(fixed, after) if matches(f.path))
-        return sorted((f for f in found if not f.path.endswith("/" + COMMITS)), key=lambda f: f.path)
+        found = (f for f in self._list_objects(fixed, after) if matches(pattern, f.path))
+        return sorted(found, key=lambda f: f.path)
 
     def _list_objects(self, folder: str, after: str | None = None) -> Iterator[FileInfo]:
         import obstore
@@ -213,6 +212,11 @@ def glob_pattern(pattern: str) -> str:
     return "".join(
         tokens.get(p) or (_char_class(p) if p.startswith("[") and p.endswith("]") else re.escape(p)) for p in parts
     )
+
+
+def matches(pattern: str, uri: str) -> bool:
+    """Tell whether an object is one of those that a glob means."""
+    return re.fullmatch(glob_pattern(pattern), uri) is not None and not uri.endswith("/" + COMMITS)
 
 
 def _char_class(token: str) -> str:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from functools import partial
-from itertools import chain
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, cast
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 
-from pydantic import AwareDatetime, Field, field_validator
+from pydantic import AwareDatetime, Field, PrivateAttr, field_validator, model_validator
 
-from etl_resources.exceptions import ConfigurationError, NotFoundError, UnavailableError
-from etl_resources.files import json_types
+from etl_resources.exceptions import ConfigurationError
 from etl_resources.files.align import common_schema
-from etl_resources.files.assemble import Assembler
-from etl_resources.files.chunks import Chunk
-from etl_resources.files.compression import Content, Limits, contents
-from etl_resources.files.formats import chunks_of, format_of, json_settings, reads_in_order, schema_of
-from etl_resources.files.known import HashingReader, KnownFiles, content_hash
-from etl_resources.files.listing import find, new_files
-from etl_resources.files.storage import FileInfo, Storage, storage_errors
+from etl_resources.files.formats import schema_of
+from etl_resources.files.known import KnownFiles
+from etl_resources.files.listing import Round, find, known_files, new_files
+from etl_resources.files.notifications import NotificationOptions, Notifications, listing_is_due, news
+from etl_resources.files.reading import Reading, contents_of, json_reader
+from etl_resources.files.storage import Storage
 from etl_resources.secret import Secret
 from etl_resources.source import (
     Batch,
@@ -35,11 +32,7 @@ from etl_resources.source import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from etl_resources.files.json_format import JsonReader
-
-_SAMPLE_BYTES = 8 << 20
 _SAMPLE_FILES = 100
-_PROVENANCE = frozenset({"_batch", "_row", "_read_at", "_op", "_seq", "_origin"})
 
 
 class FileOptions(StreamOptions):
@@ -63,6 +56,9 @@ class FileOptions(StreamOptions):
         default=False,
         description="For places with a great many files: list only from the last name loaded on. It is a promise: a"
         " file that comes later sorts behind all that are there; one that does not is never read.",
+    )
+    notifications: NotificationOptions | None = Field(
+        default=None, description="Find new objects by what S3 tells a queue, and not by a listing of all every time."
     )
     members: str | None = Field(default=None, description="Glob of the members of a zip archive; left out, all.")
     max_expanded_bytes: int = Field(default=1 << 40, gt=0, description="Refuse a file that expands to more than this.")
@@ -89,6 +85,15 @@ class FileOptions(StreamOptions):
         default_factory=dict, description="JSON: types of columns, where those found in the records will not do."
     )
     sheet: str | None = Field(default=None, description="Excel: name of the sheet; left out, the first.")
+
+    @model_validator(mode="after")
+    def _notified_of_objects(self) -> Self:
+        if self.notifications is not None:
+            if not self.path.startswith("s3://"):
+                raise ValueError("`notifications` are those of S3: `path` has to begin with s3://")
+            if self.ordered_names or self.settle_seconds:
+                raise ValueError("with `notifications` leave `ordered_names` and `settle_seconds` out")
+        return self
 
     @field_validator("delimiter", "quote", "escape")
     @classmethod
@@ -121,6 +126,7 @@ class FileSource(Source):
     secrets: dict[str, Secret] = Field(default_factory=dict, description="Secret settings, e.g. secret_access_key.")
     client_options: dict[str, str] = Field(default_factory=dict, description="HTTP settings: allow_http, timeout …")
 
+    _notifications: dict[str, Notifications] = PrivateAttr(default_factory=dict)
     options_type: ClassVar[type[StreamOptions]] = FileOptions
     capabilities: ClassVar[Capabilities] = Capabilities(captures=frozenset({"snapshot"}), resumes=True, windows=True)
 
@@ -135,10 +141,10 @@ class FileSource(Source):
         options, storage = _options(stream), self._storage()
         files = find(stream, options, storage)[:_SAMPLE_FILES]
         schema = pa.schema([])
-        for content in _contents(files, options, storage):
+        for content in contents_of(files, options, storage):
             found = schema_of(content, options)
             if found is None:
-                return _json_reader(files, options, storage, None).schema
+                return json_reader(files, options, storage, None).schema
             schema = common_schema(schema, found, content.origin)
         return schema
 
@@ -152,87 +158,56 @@ class FileSource(Source):
             UnavailableError: a file is damaged, or was written to while it was read.
             CredentialsRejectedError: the store or the operating system refused access.
         """
-        options, storage = _options(stream), self._storage()
-        files, known = new_files(stream, options, storage, since)
-        if not files:
-            return
-        reader = _json_reader(files, options, storage, since)
-        assembler, unmarked = Assembler(batch_rows), 0
-        for n, info in enumerate(files, 1):
-            for origin, chunk in _read_file(info, stream, storage, reader, batch_rows, known):
-                yield from assembler.add(chunk, origin)
-            unmarked += 1
-            # A position names every file: to write one after each would cost the square of their number.
-            if unmarked * 100 >= len(known.files) or n == len(files):
-                unmarked = 0
-                assembler.file_ends(partial(_position, known, reader) if stream.window is None else lambda: since)
-        yield from assembler.flush()
+        _options(stream)
+        reading = Reading(stream, self._storage(), since, batch_rows)
+        with closing(self._rounds(stream, reading.storage, reading.known, since)) as rounds:
+            yield from reading.batches(rounds)
+
+    def acknowledge(self, stream: Stream, position: Position) -> None:
+        """Delete the notifications of what was committed."""
+        if notifications := self._notifications.get(stream.name):
+            notifications.acknowledge(position)
 
     def latest(self, stream: Stream) -> Position | None:
-        """Return a digest of the names, sizes and times of all files; it changes when one of them does."""
+        """Return a digest of the names, sizes and times of all files; it changes when one of them does.
+
+        With `notifications`, how many of them wait, about.
+        """
+        if (settings := _options(stream).notifications) is not None:
+            return news(stream, settings, self._storage())
         listing = [(f.path, f.size, f.modified_ns, f.etag) for f in find(stream, _options(stream), self._storage())]
         return {"files": len(listing), "listing": hashlib.sha256(repr(listing).encode()).hexdigest()[:16]}
 
-    def estimate(self, stream: Stream, since: Position | None) -> Estimate:
-        """Return names and size of the files that would be read; rows from the lines at the start of a text file."""
+    def estimate(self, stream: Stream, since: Position | None) -> Estimate | None:
+        """Return names and size of the files that would be read; rows from the lines at the start of a text file.
+
+        None between two listings: to look at notifications is to take them.
+        """
         from etl_resources.files.estimate import rows_of
 
         options, storage = _options(stream), self._storage()
-        files, _ = new_files(stream, options, storage, since)
+        if options.notifications is not None and not listing_is_due(since, options.notifications):
+            return None
+        files = new_files(stream, options, storage, known_files(stream, options, since))
         rows = rows_of(files, options, storage)
         return Estimate(rows, sum(f.size for f in files), tuple(f.path for f in files))
 
+    def _rounds(
+        self, stream: Stream, storage: Storage, known: KnownFiles, since: Position | None
+    ) -> Generator[Round, None, None]:
+        options = _options(stream)
+        if options.notifications is None:
+            if files := new_files(stream, options, storage, known):
+                yield Round(files)
+            return
+        notifications = self._notifications[stream.name] = Notifications(stream, storage, known)
+        try:
+            yield from notifications.rounds(since)
+        finally:
+            del self._notifications[stream.name]
+
     def _storage(self) -> Storage:
         return Storage(self.options, self.secrets, self.client_options)
-
-
-def _read_file(
-    info: FileInfo, stream: Stream, storage: Storage, reader: JsonReader, batch_rows: int, known: KnownFiles
-) -> Iterator[tuple[str, Chunk]]:
-    """Yield the chunks of a file with their origin; at its end it is known."""
-    from etl_resources.files.window import restrict
-
-    options = _options(stream)
-    before = storage.stat(info.path)
-    with storage_errors(info.path), storage.open(info.path) as raw:
-        hashing = (
-            HashingReader(raw) if reads_in_order(info.path) and options.format not in {"parquet", "excel"} else None
-        )
-        source = cast("IO[bytes]", hashing or raw)
-        for content in contents(source, info.path, before.size, members=options.members, limits=_limits(options)):
-            for chunk in chunks_of(content, options, reader, batch_rows):
-                _refuse_provenance(chunk, content.origin)
-                part = chunk if stream.window is None else restrict(chunk, stream.window, content.origin)
-                yield content.origin, part
-        digest = hashing.finish() if hashing else "" if before.etag else content_hash(info.path, storage)
-    _refuse_growing(before, storage, hashing.size if hashing else before.size)
-    known.add(before, digest)
-
-
-def _contents(files: list[FileInfo], options: FileOptions, storage: Storage) -> Iterator[Content]:
-    for info in files:
-        with storage_errors(info.path), storage.open(info.path) as raw:
-            yield from contents(raw, info.path, info.size, members=options.members, limits=_limits(options))
-
-
-def _json_reader(files: list[FileInfo], options: FileOptions, storage: Storage, since: Position | None) -> JsonReader:
-    """Return a reader for the types that were declared, landed before, and are found by a first look."""
-    import pyarrow as pa
-
-    from etl_resources.files.json_format import JsonReader, initial_schema
-    from etl_resources.files.json_sample import sample_schema
-
-    declared = pa.schema([(n, json_types.parse_type(kind, n)) for n, kind in options.columns.items()])
-    landed = json_types.load_schema((since or {}).get("schema", {}))
-    known = pa.schema(list({f.name: f for f in chain(landed, declared)}.values()))
-    budget, found = _SAMPLE_BYTES, pa.schema([])
-    for content in _contents(files, options, storage):
-        kind = format_of(content.name, options, content.origin)
-        if kind not in {"json", "ndjson"} or budget <= 0:
-            break
-        sampled, used = sample_schema(content.stream, content.origin, json_settings(kind, options), budget)
-        budget, found = budget - used, json_types.union_schema(found, sampled)
-    return JsonReader(initial_schema(known, found))
 
 
 def _options(stream: Stream) -> FileOptions:
@@ -241,36 +216,13 @@ def _options(stream: Stream) -> FileOptions:
             "files have no cursor: a file source reads the files that it has not read", where=f"stream {stream.name}",
             fix="leave `capture` out",
         )  # fmt: skip
-    return cast("FileOptions", stream.options)
-
-
-def _limits(options: FileOptions) -> Limits:
-    return Limits(options.max_expanded_bytes, options.max_expansion)
-
-
-def _position(known: KnownFiles, reader: JsonReader) -> Position:
-    schema: dict[str, Any] = json_types.dump_schema(reader.schema)
-    return known.dump() | ({"schema": schema} if schema else {})
-
-
-def _refuse_provenance(chunk: Chunk, origin: str) -> None:
-    if chunk.data is not None and (taken := _PROVENANCE.intersection(chunk.data.column_names)):
+    options = cast("FileOptions", stream.options)
+    if options.notifications is not None and (stream.capture is not None or stream.window is not None):
         raise ConfigurationError(
-            f"{origin} has a column {', '.join(sorted(taken))}, a name that is kept for provenance", where=origin,
-            fix="have it renamed, for CSV with `names: [...]`",
+            "what is notified is read once, as it comes", where=f"stream {stream.name}",
+            fix="leave `capture` and `partitions` out, or `notifications`",
         )  # fmt: skip
-
-
-def _refuse_growing(before: FileInfo, storage: Storage, size: int) -> None:
-    try:
-        after = storage.stat(before.path)
-    except NotFoundError:
-        after = None
-    if after is None or not after.same_state(before) or size != before.size:
-        raise UnavailableError(
-            f"{before.path} was written to, moved or removed while it was read", where=before.path,
-            fix="nothing of it was kept; have it written under another name and renamed, or set `settle_seconds`",
-        )  # fmt: skip
+    return options
 
 
 SOURCE = FileSource
