@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from etl_assets.bronze import Bronze, Landed
+from etl_assets.bronze import Bronze
+from etl_assets.landing import Landed
 from etl_assets.run import Run
 from etl_resources.lake import Lake
 from etl_resources.source import Source, Stream

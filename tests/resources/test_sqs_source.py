@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from etl_assets.bronze import Bronze, Landed
+from etl_assets.bronze import Bronze
+from etl_assets.landing import Landed
 from etl_assets.run import Run
 from etl_resources.exceptions import ConfigurationError, CredentialsRejectedError, NotFoundError, UnavailableError
 from etl_resources.lake import Lake
