@@ -5,22 +5,19 @@ It is installed once into a cache folder outside of the repository; where there 
 
 from __future__ import annotations
 
-import atexit
-import functools
 import http.client
 import os
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
 import pytest
 
+from tests.servers.process import running_process, shared
 from tests.servers.proxy import free_port
 
 CONTAINER = "lake"
@@ -80,31 +77,12 @@ def running_azure() -> Iterator[Azure]:
     port = free_port()
     words = ["node", str(installed()), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence"]
     words += ["--skipApiVersionCheck", "--silent", "--disableTelemetry"]
-    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait(port, server)
+    with running_process(words, port):
         _create_container(port)
         yield Azure(port)
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
-@functools.cache
-def shared_azure() -> Azure:
-    """Return an emulator that all tests of this process share, each under keys of its own, until the process ends."""
-    running = ExitStack()
-    atexit.register(running.close)
-    return running.enter_context(running_azure())
-
-
-def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        assert server.poll() is None, "azurite ended"
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-    raise AssertionError("azurite did not start")
+shared_azure = shared(running_azure)
 
 
 def _create_container(port: int) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import json
 import os
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.servers.process import running_process, shared
 from tests.servers.proxy import free_port
 
 BUCKET = "lake"
@@ -64,27 +60,8 @@ def running_gcs(*, public_key: str | None = None) -> Iterator[Gcs]:
             BUCKET,
             *([str(key)] if public_key else []),
         ]
-        server = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            _wait(port, server)
+        with running_process(words, port, cwd=ROOT):
             yield Gcs(port)
-        finally:
-            server.terminate()
-            server.wait(10)
 
 
-@functools.cache
-def shared_gcs() -> Gcs:
-    """Return a server that all tests of this process share, each under keys of its own, until the process ends."""
-    running = ExitStack()
-    atexit.register(running.close)
-    return running.enter_context(running_gcs())
-
-
-def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        assert server.poll() is None, "the GCS test server ended"
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-    raise AssertionError("the GCS test server did not start")
+shared_gcs = shared(running_gcs)

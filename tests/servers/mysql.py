@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import pwd
 import shutil
@@ -12,12 +10,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pymysql
 
+from tests.servers.process import shared
 from tests.servers.proxy import free_port
 
 SUPERUSER = "root"
@@ -132,12 +131,4 @@ def running_mysql(settings: dict[str, str] | None = None) -> Iterator[MysqlServe
         shutil.rmtree(directory, ignore_errors=True)
 
 
-@functools.cache
-def shared_mysql() -> MysqlServer:
-    """Return the one server of this process, started at the first call and stopped when the process ends.
-
-    Tests take a database of their own in it; those that stop it or break it use `running_mysql`.
-    """
-    stack = ExitStack()
-    atexit.register(stack.close)
-    return stack.enter_context(running_mysql())
+shared_mysql = shared(running_mysql)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import pwd
 import shutil
@@ -12,13 +10,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from tests.servers.process import shared
 from tests.servers.proxy import free_port
 
 SUPERUSER = "postgres"
@@ -185,12 +184,4 @@ def _running(server: PostgresServer) -> Iterator[None]:
         server.stop()
 
 
-@functools.cache
-def shared_postgres() -> PostgresServer:
-    """Return the one server of this process, started at the first call and stopped when the process ends.
-
-    Tests take a database of their own in it; those that stop it or break it use `running_postgres`.
-    """
-    stack = ExitStack()
-    atexit.register(stack.close)
-    return stack.enter_context(running_postgres())
+shared_postgres = shared(running_postgres)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import base64
-import functools
 import hashlib
 import json
 import os
@@ -13,13 +11,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pika
 import trustme
 
+from tests.servers.process import shared
 from tests.servers.proxy import free_port
 
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
@@ -165,12 +164,4 @@ def running_rabbitmq() -> Iterator[RabbitServer]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-@functools.cache
-def shared_rabbitmq() -> RabbitServer:
-    """Return the one server of this process, started at the first call and stopped when the process ends.
-
-    Tests take queues of names of their own in it.
-    """
-    stack = ExitStack()
-    atexit.register(stack.close)
-    return stack.enter_context(running_rabbitmq())
+shared_rabbitmq = shared(running_rabbitmq)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tests.servers.process import running_process, shared
 from tests.servers.proxy import free_port
 
 BUCKET = "lake"
@@ -40,7 +36,7 @@ class S3:
 
 
 @contextmanager
-def running_s3(*, open_requests: int | None = None) -> Iterator[S3]:
+def running_s3(*, open_requests: int | None = None, program: str = _SERVER) -> Iterator[S3]:
     """Start a server with an empty bucket; after `open_requests` requests it checks credentials (None: never)."""
     os.environ.setdefault("TEST_S3_KEY", "key")
     os.environ.setdefault("TEST_S3_SECRET", "secret")
@@ -48,34 +44,12 @@ def running_s3(*, open_requests: int | None = None) -> Iterator[S3]:
     environment = dict(os.environ, MOTO_PORT=str(port))
     if open_requests is not None:
         environment["INITIAL_NO_AUTH_ACTION_COUNT"] = str(open_requests)
-    server = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, "-H", "127.0.0.1", "-p", str(port)], env=environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        _wait(port, server)
+    with running_process([sys.executable, "-c", program, "-H", "127.0.0.1", "-p", str(port)], port, env=environment):
         _create_bucket(port)
         yield S3(port)
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
-@functools.cache
-def shared_s3(*, open_requests: int | None = None) -> S3:
-    """Return a server that all tests of this process share, each under keys of its own, until the process ends."""
-    running = ExitStack()
-    atexit.register(running.close)
-    return running.enter_context(running_s3(open_requests=open_requests))
-
-
-def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        assert server.poll() is None, "moto ended"
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-    raise AssertionError("moto did not start")
+shared_s3 = shared(running_s3)
 
 
 def _create_bucket(port: int) -> None:

@@ -6,15 +6,11 @@ of the repository. Where that is impossible, the tests are skipped.
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
-import socket
 import subprocess
-import time
 import venv
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ from typing import Any
 import filelock
 import pytest
 
+from tests.servers.process import running_process, shared
 from tests.servers.proxy import free_port
 
 VERSION = "0.12.1"
@@ -88,27 +85,8 @@ def running_snowflake(port: int | None = None) -> Iterator[Snowflake]:
     # -P: beside the script there are modules that are called like packages. And without the paths of the interpreter
     # that runs the tests: its packages are of other versions.
     environment = {n: v for n, v in os.environ.items() if not n.startswith("PYTHON")}
-    server = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait(port, server)
+    with running_process(words, port, env=environment):
         yield Snowflake(port)
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
-@functools.cache
-def shared_snowflake() -> Snowflake:
-    """Return a server that all tests of this process share, each under tables of its own, until the process ends."""
-    running = ExitStack()
-    atexit.register(running.close)
-    return running.enter_context(running_snowflake())
-
-
-def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        assert server.poll() is None, "fakesnow ended"
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-    raise AssertionError("fakesnow did not start")
+shared_snowflake = shared(running_snowflake)

@@ -5,17 +5,14 @@ It looks at every message of a queue for each that is sent: a thousand are sent 
 
 from __future__ import annotations
 
-import atexit
 import functools
-import os
-import subprocess
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.servers.proxy import free_port
-from tests.servers.s3 import S3, _wait
+from tests.servers.process import shared
+from tests.servers.s3 import S3, running_s3
 
 KEYS = {"access_key_id": {"env": "TEST_S3_KEY"}, "secret_access_key": {"env": "TEST_S3_SECRET"}}
 
@@ -89,16 +86,11 @@ _SERVER = (
 )
 
 
-@functools.cache
-def shared_sqs() -> Sqs:
-    """Return queues that all tests of this process share, each under names of its own, until the process ends."""
-    os.environ.setdefault("TEST_S3_KEY", "key")
-    os.environ.setdefault("TEST_S3_SECRET", "secret")
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, "-H", "127.0.0.1", "-p", str(port)],
-        env=dict(os.environ, MOTO_PORT=str(port)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    atexit.register(server.kill)
-    _wait(port, server)
-    return Sqs(S3(port))
+@contextmanager
+def running_sqs() -> Iterator[Sqs]:
+    """Start a server without queues, which has the empty bucket of `running_s3` as well."""
+    with running_s3(program=_SERVER) as server:
+        yield Sqs(server)
+
+
+shared_sqs = shared(running_sqs)

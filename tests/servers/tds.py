@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl_resources.secret import Secret
+from tests.servers.process import shared
 from tests.servers.proxy import free_port
 
 USER, PASSWORD, VARIABLE = "etl", "Str0ng;Pass'}word", "TEST_SQLSERVER_PASSWORD"
@@ -96,9 +95,4 @@ def running_tds(**settings: Any) -> Iterator[TdsServer]:
             server.stop()
 
 
-@functools.cache
-def shared_tds() -> TdsServer:
-    """Return the one server of this process, stopped when the process ends. Tests take tables of their own in it."""
-    stack = ExitStack()
-    atexit.register(stack.close)
-    return stack.enter_context(running_tds())
+shared_tds = shared(running_tds)
