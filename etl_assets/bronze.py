@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from etl_assets.error_writer import ErrorWriter
 from etl_assets.errors import Budget
@@ -52,11 +52,14 @@ class Bronze:
 
     def position_at(self, handle: Handle | None) -> Position | None:
         """Return where the source had been read to as of `handle`: it stands in the newest commit."""
+        return self.record_at(handle).get("position")
+
+    def record_at(self, handle: Handle | None) -> Mapping[str, Any]:
+        """Return the record of the newest commit as of `handle`; empty if there is none."""
         if handle is None or handle.committed(self.app_id) == 0:
-            return None
+            return {}
         # In the log while it is young, in the ledger for good.
-        record = handle.record(self.app_id) or self.ledger.last_record(self.app_id) or {}
-        return record.get("position")
+        return handle.record(self.app_id) or self.ledger.last_record(self.app_id) or {}
 
     def land(self, source: Source, run: Run, *, full_refresh: bool = False) -> Landed:
         """Read what is new and append it.

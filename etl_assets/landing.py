@@ -109,15 +109,22 @@ class Landing:
         """Give up what is staged."""
         if self.piece is not None:
             self.piece.staged.discard()
+            self.piece = None
         self.errors.discard()
 
-    def commit(self, position: Position | None, *, marks: Mapping[str, int] | None = None, **more: Any) -> None:
+    def commit(
+        self,
+        position: Position | None,
+        *,
+        marks: Mapping[str, int] | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
         """Commit what is staged, errors first; with nothing staged, the position alone.
 
         Args:
             position: where the source has been read to.
             marks: further Delta transactions of the commit.
-            more: further entries of the commit's record.
+            record: further entries of the commit's record.
 
         Raises:
             RowsNotConservedError: the source says it produced other rows than arrived.
@@ -133,15 +140,15 @@ class Landing:
         errors = self.errors.commit(self.number, handle, piece.unreadable if piece is not None else 0)
         self.run.point("bronze:before_commit")
         window = bronze.stream.window
-        record = {
+        entries = {
             "run_id": self.run.run_id,
             "attempt": self.errors.attempt,
             "account": account.to_json(),
             "position": position,
             "partition": None if window is None else Part.of(window).to_json(),
-            **more,
+            **(record or {}),
         }
-        commit = Commit(bronze.app_id, self.number, record, {**errors, **(marks or {})})
+        commit = Commit(bronze.app_id, self.number, entries, {**errors, **(marks or {})})
         if piece is None:
             self.handle = bronze.table.mark(handle, commit)
         else:

@@ -10,7 +10,7 @@ counted as `repeated`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -124,6 +124,8 @@ class LogState:
 
     state: Literal["none", "ok", "warning", "lost"]
     """none: not set up yet; lost: what comes next is no longer there, the streams have to be read anew."""
+    news: bool | None = None
+    """Whether a run would find events; None: it cannot be told cheaply."""
     lag: Lag = Lag()
     notes: Sequence[str] = ()
 
@@ -138,7 +140,7 @@ class ChangeLog(ABC):
     tables: Sequence[LogTable]
 
     @abstractmethod
-    def read(self, since: Mapping[str, Position | None]) -> Iterator[Changes | Boundary]:
+    def read(self, since: Mapping[str, Position | None]) -> Generator[Changes | Boundary]:
         """Yield what has come since the positions (None: the stream was never read, its snapshot comes first).
 
         `since` may name fewer streams than there are tables: only those are read. `acknowledge` gets the positions of
