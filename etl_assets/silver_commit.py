@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,9 @@ from etl_assets.account import RowAccount
 from etl_assets.error_writer import ErrorWriter
 from etl_assets.run import Run
 from etl_assets.silver_extent import elsewhere, outside
-from etl_assets.silver_fates import TABLE, Versions, contend, decide
-from etl_assets.silver_query import Judgement, hit
+from etl_assets.silver_fates import TABLE, Versions, contend, decide, find_repeated
+from etl_assets.silver_passing import Passed, passing
+from etl_assets.silver_query import Judgement
 from etl_assets.silver_rivals import create_rivals
 from etl_assets.silver_work import RENEWED_MARK
 from etl_assets.silver_write import Writer, rejected_rows
@@ -56,16 +58,19 @@ class Refinement:
             earlier: what the same run has done to the table before; the budget is for both.
         """
         silver, session, work = self.silver, self.session, self.work
-        session.execute(f"CREATE OR REPLACE TEMP TABLE judged AS {self.judgement.sql}")
+        kind = "VIEW" if self.streams else "TABLE"
+        session.execute(f"CREATE OR REPLACE TEMP {kind} judged AS {self.judgement.sql}")
         contend(session, self.judgement, self.versions)
         create_rivals(self, self.meets)
-        snapshots = [batch.number for batch in work.batches] if silver.spec.snapshot and not work.replay else []
-        decide(session, self.judgement, self.versions, current=self.meets, snapshots=snapshots)
-        account = self._account()
-        self._gate(account, earlier)
-        self.run.progress(silver.app_id, earlier.read + account.read)
-        self._not_overtaken()
-        fresh = self._commit(account)
+        narrow = f"({self.judgement.shaped_sql})" if self.streams else "judged"
+        find_repeated(session, self.versions, narrow)
+        decide(session, self.judgement, self.versions, current=self.meets, snapshots=self.snapshots)
+        with passing(self) as passed:
+            account = self._account(passed)
+            self._gate(account, earlier, passed)
+            self.run.progress(silver.app_id, earlier.read + account.read)
+            self._not_overtaken()
+            fresh = self._commit(account, passed)
         self.run.point("silver:after_commit")
         silver.ledger.copy(fresh, silver.app_id)
         self.run.point("silver:before_settle")
@@ -111,13 +116,25 @@ class Refinement:
         return f"(SELECT *{added} FROM {relation})" if added else relation  # noqa: S608
 
     @property
+    def snapshots(self) -> Sequence[int]:
+        """The batches that are judged, if each is a whole snapshot, oldest first."""
+        whole = self.silver.spec.snapshot and not self.work.replay
+        return [batch.number for batch in self.work.batches] if whole else []
+
+    @cached_property
+    def streams(self) -> bool:
+        """Whether the rows can only come in: nothing that was judged before can be newer, nor is in the table."""
+        work = self.work
+        anew = work.history is None and not work.replay and work.window is None
+        return anew and self.meets is None and len(self.snapshots) <= 1
+
+    @property
     def meets(self) -> str | None:
         """SQL relation of the rows that the judged ones may meet; None: none, so that they can only come in."""
         return None if self.work.rebuild or self.work.window is not None else self.current
 
-    def _account(self) -> RowAccount:
-        rows = self.session.execute("SELECT __fate, count(*) FROM fated GROUP BY 1")
-        counts = {fate: count for fate, count in rows if fate is not None}
+    def _account(self, passed: Passed) -> RowAccount:
+        counts = passed.fates.copy()
         return RowAccount(
             read=self.work.read,
             inserted=counts.pop("inserted", 0),
@@ -153,7 +170,7 @@ class Refinement:
             return self.handle.rows()
         return int(self.session.execute(f"SELECT count(*) FROM {self.current} s WHERE {work.part.contains('s')}")[0][0])  # noqa: S608
 
-    def _gate(self, account: RowAccount, earlier: RowAccount) -> None:
+    def _gate(self, account: RowAccount, earlier: RowAccount, passed: Passed) -> None:
         """Hold the staged rows against the budget and the rules that must not fail."""
         silver = self.silver
         if account.rejected and not self.work.replay:
@@ -162,15 +179,12 @@ class Refinement:
             silver.spec.budget.check(dict(total.rejected), total.read, where=silver.app_id, samples=samples)
         if not self.judgement.watched:
             return
-        counts = ", ".join(
-            f"count(*) FILTER (WHERE {hit('j', 'w', index)})" for index in range(len(self.judgement.watched))
-        )
-        hits = self.session.execute(f"SELECT count(*), {counts} FROM judged j")[0]  # noqa: S608
-        self.watched = {rule.id: rows for rule, rows in zip(self.judgement.watched, hits[1:], strict=True)}
+        watched = self.judgement.watched
+        self.watched = {rule.id: rows for rule, rows in zip(watched, passed.hits, strict=True)}
         broken = [
-            f"{rule.id} ({rule.description or rule.kind}): {self.watched[rule.id]} of {hits[0]} rows"
-            for rule in self.judgement.watched
-            if rule.on_fail == "fail" and not rule.threshold.holds(self.watched[rule.id], hits[0])
+            f"{rule.id} ({rule.description or rule.kind}): {self.watched[rule.id]} of {account.read} rows"
+            for rule in watched
+            if rule.on_fail == "fail" and not rule.threshold.holds(self.watched[rule.id], account.read)
         ]
         if broken:
             raise ContractViolationError(
@@ -200,7 +214,7 @@ class Refinement:
                 fix="nothing is lost or doubled; run again if there may be more to do",
             )
 
-    def _commit(self, account: RowAccount) -> Handle:
+    def _commit(self, account: RowAccount, passed: Passed) -> Handle:
         """Commit errors, then data."""
         silver, work, errors = self.silver, self.work, self.errors
         handle = silver.table.ensure(self.schema, personal=silver.spec.personal)
@@ -209,7 +223,7 @@ class Refinement:
             self.handle = silver.table.evolve(self.handle, self.schema)
         try:
             if account.rejected and not work.replay:
-                for table in rejected_rows(self):
+                for table in rejected_rows(self, passed.rejected):
                     errors.stage(table)
             self.run.point("silver:before_errors")
             rejected = 0 if work.replay else account.rejected_rows
@@ -228,7 +242,7 @@ class Refinement:
         if work.rebuild:
             marks[RENEWED_MARK] = self.number
         try:
-            return Writer(self, Commit(silver.app_id, self.number, record, marks)).write(account)
+            return Writer(self, Commit(silver.app_id, self.number, record, marks), passed.staged).write(account)
         except ConcurrentCommitError:
             errors.settle(silver.table.open())
             raise

@@ -71,7 +71,7 @@ def decide(
     current: str | None,
     snapshots: Sequence[int] = (),
 ) -> None:
-    """Create `fated`: the rows of the temporary table `judged`, each with its `__fate` and `__action`.
+    """Create `fated`: the rows of `judged` (a table, or a view where nothing is met), each with its `__fate` and `__action`.
 
     The action is `insert`, `update`, `delete` or NULL. The table `rivals` holds further versions that may be newer than
     the judged ones; they get no fate themselves.
@@ -83,7 +83,7 @@ def decide(
     _lose_to_newer(session, versions, snapshots)
     lost, losers = "false", ""
     if session.execute("SELECT 1 FROM losers LIMIT 1"):
-        lost, losers = "l.rid IS NOT NULL", "LEFT JOIN losers l ON l.rid = j.rowid"
+        lost, losers = "l._row IS NOT NULL", "LEFT JOIN losers l ON l._batch = j._batch AND l._row = j._row"
     wins = f"({_contends(judgement, versions)}) AND NOT ({lost})"
     action, effect, join = _actions(judgement, versions, current, wins)
     decided = (
@@ -114,33 +114,45 @@ def contend(session: Session, judgement: Judgement, versions: Versions) -> None:
     """Create `contenders`: the judged rows that may decide about their key, and an empty table `rivals`."""
     columns = ", ".join(f"j.{quote(name)}" for name in versions.columns)
     session.execute(
-        f"CREATE OR REPLACE TEMP VIEW contenders AS SELECT j.rowid AS rid, {columns} "  # noqa: S608
+        f"CREATE OR REPLACE TEMP VIEW contenders AS SELECT {columns} "  # noqa: S608
         f"FROM judged j WHERE {_contends(judgement, versions)}"
     )
     session.execute(f"CREATE OR REPLACE TEMP TABLE rivals AS SELECT {columns} FROM judged j LIMIT 0")  # noqa: S608
 
 
+def find_repeated(session: Session, versions: Versions, relation: str) -> None:
+    """Create `repeated`: the keys that more than one row of `relation` has. Nearly every load has each key once."""
+    keys = versions.keys("j")
+    session.execute(
+        f"CREATE OR REPLACE TEMP TABLE repeated AS SELECT {keys} FROM {relation} j WHERE {versions.complete('j')} "  # noqa: S608
+        f"GROUP BY {keys} HAVING count(*) > 1"
+    )
+
+
 def _lose_to_newer(session: Session, versions: Versions, snapshots: Sequence[int]) -> None:
-    """Create `losers(rid)`: contenders that a newer contender, rival or snapshot has replaced."""
-    keys = versions.keys("c")
-    # Nearly every load has each key once; ranking only the keys that come again keeps the window small.
-    older = (
-        f"SELECT rid FROM (SELECT c.rid, row_number() OVER (PARTITION BY {keys} "  # noqa: S608
-        f"ORDER BY {versions.newest_first('c')}) AS place FROM contenders c JOIN (SELECT {keys} FROM contenders c "
-        f"GROUP BY {keys} HAVING count(*) > 1) d ON {versions.same_key('c', 'd')}) WHERE place > 1"
-    )
-    beaten = (
-        f"SELECT c.rid FROM contenders c JOIN rivals r ON {versions.same_key('c', 'r')} "  # noqa: S608
-        f"WHERE {versions.newer('r', 'c')}"
-    )
-    parts = [older, beaten]
+    """Create `losers(_batch, _row)`: contenders that a newer contender, rival or snapshot has replaced."""
+    place = "c._batch, c._row"
+    parts = [f"SELECT {place} FROM contenders c LIMIT 0"]  # noqa: S608
+    if session.execute("SELECT 1 FROM repeated LIMIT 1"):
+        # Ranking only the keys that come again keeps the window small.
+        parts.append(
+            f"SELECT _batch, _row FROM (SELECT {place}, row_number() OVER (PARTITION BY {versions.keys('c')} "  # noqa: S608
+            f"ORDER BY {versions.newest_first('c')}) AS place FROM contenders c SEMI JOIN repeated d "
+            f"ON {versions.same_key('c', 'd')}) WHERE place > 1"
+        )
+    if session.execute("SELECT 1 FROM rivals LIMIT 1"):
+        parts.append(
+            f"SELECT {place} FROM contenders c JOIN rivals r ON {versions.same_key('c', 'r')} "  # noqa: S608
+            f"WHERE {versions.newer('r', 'c')}"
+        )
     if len(snapshots) > 1:
         living = alive("judged", versions.key, snapshots)
         parts.append(
-            f"SELECT c.rid FROM contenders c ANTI JOIN {living} a "  # noqa: S608
+            f"SELECT {place} FROM contenders c ANTI JOIN {living} a "  # noqa: S608
             f"ON {versions.same_key('c', 'a')} AND c._batch = a._batch"
         )
-    session.execute(f"CREATE OR REPLACE TEMP TABLE losers AS {' UNION '.join(parts)}")
+    union = " UNION ".join(f"({part})" for part in parts)
+    session.execute(f"CREATE OR REPLACE TEMP TABLE losers AS {union}")
 
 
 def _actions(judgement: Judgement, versions: Versions, current: str | None, wins: str) -> tuple[str, str, str]:

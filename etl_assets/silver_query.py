@@ -56,6 +56,8 @@ class Judgement:
     """Rules that do not reject, in the order of their bits."""
     unlisted: tuple[str, ...] = ()
     """Columns that arrive and that the contract does not name: they stay in bronze."""
+    shaped_sql: str = ""
+    """The rows without their masks: what a look at a few columns costs no more than those columns with."""
     steps_sql: str = ""
     """The steps alone, over a table named `BRONZE`, for column lineage."""
     steps_columns: tuple[str, ...] = ()
@@ -152,6 +154,7 @@ def judge(
         tuple(verdicts),
         tuple(rule for rule, _ in watched),
         unlisted,
+        inner,
         steps_sql,
         tuple(draft.table.columns),
     )

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def create_rivals(refinement: Refinement, current: str | None) -> None:
     """Fill the table `rivals` with the earlier versions that `contenders` must be compared with."""
     silver, session, work, versions = refinement.silver, refinement.session, refinement.work, refinement.versions
-    which = _which(silver, session, work)
     history = work.history
+    which = _which(silver, session, work) if history is not None else None
     if which is None or history is None or (which == "gone" and not _any_absent(session, versions, current)):
         return
     filters = any(verdict.fate == "filtered" for verdict in refinement.judgement.verdicts)

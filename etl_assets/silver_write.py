@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from etl_assets.account import RowAccount
 from etl_assets.errors import ErrorTable
+from etl_assets.silver_passing import AHEAD
 from etl_resources.delta.rewriting import Changes, Source
 from etl_resources.engines.duckdb import literal, quote
 from etl_resources.exceptions import ConfigurationError, RowsNotConservedError
@@ -18,16 +19,14 @@ if TYPE_CHECKING:
 
     from etl_assets.partitions import Part
     from etl_assets.silver_commit import Refinement
-
-AHEAD = 4
-"""Batches that the engine may be ahead of the writer."""
+    from etl_resources.delta.staging import Staging
 
 
 class Writer:
     """Writes the rows of one commit: appended, merged, in place of a partition, or in place of the whole table."""
 
-    def __init__(self, refinement: Refinement, commit: Commit) -> None:
-        self.refinement, self.commit = refinement, commit
+    def __init__(self, refinement: Refinement, commit: Commit, staged: Staging | None = None) -> None:
+        self.refinement, self.commit, self.staged = refinement, commit, staged
         self.session, self.schema, self.work = refinement.session, refinement.schema, refinement.work
         self.table = refinement.silver.table
         assert refinement.handle is not None  # noqa: S101 - opened before
@@ -39,6 +38,8 @@ class Writer:
         Raises:
             RowsNotConservedError: other rows were written than the account says; the table is as it was.
         """
+        if self.staged is not None:
+            return self._put(self.staged, account)
         columns = ", ".join(f"j.{quote(name)}" for name in self.schema.names)
         rows = f"SELECT {columns} FROM fated j WHERE j.__action IS NOT NULL"  # noqa: S608 - where nothing is met
         if self.work.part is not None:
@@ -63,15 +64,19 @@ class Writer:
             # The engine works on the next batches while the last ones are compressed.
             for batch in read_ahead((_conform(batch, self.schema) for batch in self.session.stream(sql)), AHEAD):
                 staged.write(batch)
-            staged.finish()
-            if staged.stored_rows != account.inserted:
-                raise RowsNotConservedError(
-                    f"{staged.stored_rows} rows were written, but the account says {account.inserted}",
-                    where=self.table.name,
-                    fix="nothing was committed; this is a defect of the platform or of the storage: please report it",
-                )
-            put = self.table.replace if self.work.rebuild else self.table.append
-            return put(self.handle, staged, self.commit)
+            return self._put(staged, account)
+
+    def _put(self, staged: Staging, account: RowAccount) -> Handle:
+        """Commit the staged rows as further ones, or as the whole table."""
+        staged.finish()
+        if staged.stored_rows != account.inserted:
+            raise RowsNotConservedError(
+                f"{staged.stored_rows} rows were written, but the account says {account.inserted}",
+                where=self.table.name,
+                fix="nothing was committed; this is a defect of the platform or of the storage: please report it",
+            )
+        put = self.table.replace if self.work.rebuild else self.table.append
+        return put(self.handle, staged, self.commit)
 
     def _merge(self, columns: str, account: RowAccount) -> Handle:
         import pyarrow as pa
@@ -96,8 +101,12 @@ class Writer:
         return read
 
 
-def rejected_rows(refinement: Refinement) -> Iterator[pa.Table]:
-    """Yield a row of `ops/errors` per rejected row, with the bronze record as it came."""
+def rejected_rows(refinement: Refinement, rejected: str) -> Iterator[pa.Table]:
+    """Yield a row of `ops/errors` per rejected row, with the bronze record as it came.
+
+    Args:
+        rejected: SQL relation with `_batch`, `_row`, `__fate` and the masks of the rejected rows, and maybe of others.
+    """
     import pyarrow as pa
 
     judgement, app_id = refinement.judgement, literal(refinement.silver.app_id)
@@ -116,7 +125,7 @@ def rejected_rows(refinement: Refinement) -> Iterator[pa.Table]:
             substr(j.__fate, 10) AS rule, {judgement.names("rule")} AS rules,
             array_to_string({judgement.names("reason")}, '; ') AS reason, to_json(b)::VARCHAR AS record,
             b._origin AS origin, {literal(refinement.run.run_id)} AS run_id, now() AS happened_at
-        FROM fated j JOIN {refinement.work.relation} b ON b._batch = j._batch AND b._row = j._row {join}
+        FROM {rejected} j JOIN {refinement.work.relation} b ON b._batch = j._batch AND b._row = j._row {join}
         WHERE j.__fate LIKE 'rejected:%'
     """  # noqa: S608
     for batch in refinement.session.stream(sql):

@@ -144,13 +144,27 @@ class LakeTable:
 
         return self._attempt(handle, add_columns)
 
-    def stage(self, handle: Handle, schema: pa.Schema, *, file_bytes: int = TARGET_FILE_BYTES) -> Staging:
-        """Return a writer for data files of this table of about `file_bytes`; nobody sees them before a commit."""
+    def stage(
+        self,
+        handle: Handle | None,
+        schema: pa.Schema,
+        *,
+        personal: Collection[str] = (),
+        file_bytes: int = TARGET_FILE_BYTES,
+    ) -> Staging:
+        """Return a writer for data files of this table; nobody sees them before a commit.
+
+        Args:
+            handle: the table; None: it is going to be created before the commit.
+            schema: columns of the files.
+            personal: columns of which no minimum and maximum is kept, on top of those that the table knows.
+            file_bytes: about how large the files become.
+        """
         from etl_resources.delta.staging import Staging
         from etl_resources.delta.statistics import skipping_columns
 
-        known = handle.skipping()
-        columns = [name for name in skipping_columns(schema, ()) if known is None or name in known]
+        known = handle.skipping() if handle is not None else None
+        columns = [name for name in skipping_columns(schema, personal) if known is None or name in known]
         return Staging(self.uri, self.storage_options, schema, columns, file_bytes)
 
     def append(self, handle: Handle, staged: Staging, commit: Commit) -> Handle:
