@@ -29,11 +29,12 @@ class CaptureModel(Strict):
 
     snapshot: Snapshot | None = None
     incremental: Incremental | None = None
+    log: dict[str, Any] | None = Field(default=None, description="Settings of the source's change log (docs/cdc.md).")
 
     @model_validator(mode="after")
     def _one(self) -> CaptureModel:
-        if (self.snapshot is None) == (self.incremental is None):
-            raise ValueError("write exactly one of snapshot: {} and incremental: {cursor: ...}")
+        if sum(way is not None for way in (self.snapshot, self.incremental, self.log)) != 1:
+            raise ValueError("write exactly one of snapshot: {}, incremental: {cursor: ...} and log: {}")
         return self
 
 

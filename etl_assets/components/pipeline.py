@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, timedelta
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from etl_assets.components.context import PipelineContext
 from etl_assets.components.gold_assets import GoldAssets
+from etl_assets.components.log_assets import LogAssets
+from etl_assets.components.log_sensor import capture_sensor
 from etl_assets.components.mistakes import did_you_mean, reported, validated
 from etl_assets.components.models import PipelineModel
 from etl_assets.components.publish_assets import PublishAssets
@@ -18,6 +20,7 @@ from etl_assets.components.sensors import watch_sensor
 from etl_assets.components.stream_assets import StreamAssets
 from etl_assets.components.templates import resolved
 from etl_resources.exceptions import ConfigurationError, EtlError
+from etl_resources.source import LogCapture
 
 
 class PipelineAttributes(PipelineModel):
@@ -70,6 +73,9 @@ class Pipeline(dg.Component):
         parts = _Parts()
         for name, stream in model.streams.items():
             parts.add_stream(StreamAssets(pipeline, name, stream))
+        for log in logs_of(pipeline, parts.streams):
+            parts.try_add(partial(_one, log))
+            parts.sensors.append(capture_sensor(log))
         for name, table in model.gold.items():
             parts.try_add(partial(_one, GoldAssets(pipeline, name, table)))
         for publication in model.publish:
@@ -111,7 +117,9 @@ class _Parts:
             stream.silver_spec()  # parses steps, contract and foreign keys: their mistakes belong here
             self.checks += stream.contract_checks()
             self.streams.append(stream)
-            return [stream.external(), stream.bronze(), *silver]
+            if not stream.follows_log:
+                return [stream.external(), stream.bronze(), silver]
+            return [stream.external(), *([] if _continuous(stream) else [silver])]
 
         self.try_add(build)
 
@@ -133,7 +141,20 @@ class _Parts:
             self.mistakes.append(str(error))
 
 
-def _one(builder: GoldAssets | PublishAssets) -> list[Any]:
+def _continuous(stream: StreamAssets) -> bool:
+    return isinstance(stream.capture, LogCapture) and stream.capture.mode == "continuous"
+
+
+def logs_of(pipeline: PipelineContext, streams: Sequence[StreamAssets]) -> list[LogAssets]:
+    """Return the change logs that streams follow: one per connection and settings."""
+    groups: dict[tuple[str | None, str], list[StreamAssets]] = {}
+    for stream in streams:
+        if isinstance(stream.capture, LogCapture):
+            groups.setdefault((stream.options.connection, stream.capture.model_dump_json()), []).append(stream)
+    return [LogAssets(pipeline, group) for group in groups.values()]
+
+
+def _one(builder: GoldAssets | PublishAssets | LogAssets) -> list[Any]:
     return [builder.definition()]
 
 

@@ -17,7 +17,7 @@ from etl_assets.watching import Looked, Memory, look
 from etl_resources.exceptions import ConfigurationError
 from etl_resources.source import Source
 
-_ACTIVE = [
+ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -27,8 +27,11 @@ _ACTIVE = [
 
 
 def watchable(stream: StreamAssets) -> bool:
-    """Tell whether the source of a stream can say cheaply that something is new; partitions are not watched."""
-    return stream.source.latest is not Source.latest and stream.partitions is None
+    """Tell whether the source of a stream can say cheaply that something is new.
+
+    Partitions are not watched, and change logs have a sensor of their own.
+    """
+    return not stream.follows_log and stream.source.latest is not Source.latest and stream.partitions is None
 
 
 def watch_sensor(pipeline: PipelineContext, watch: WatchModel, streams: Sequence[StreamAssets]) -> dg.SensorDefinition:
@@ -57,7 +60,7 @@ def watch_sensor(pipeline: PipelineContext, watch: WatchModel, streams: Sequence
     )
     def look_for_news(context: dg.SensorEvaluationContext) -> Any:
         active = context.instance.get_runs(
-            dg.RunsFilter(tags={"etl/pipeline": pipeline.name}, statuses=_ACTIVE), limit=1
+            dg.RunsFilter(tags={"etl/pipeline": pipeline.name}, statuses=ACTIVE), limit=1
         )
         if active:
             return dg.SkipReason(f"run {active[0].run_id[:8]} of the pipeline is under way")

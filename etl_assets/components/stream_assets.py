@@ -15,15 +15,13 @@ from etl_assets.components.models import StreamModel
 from etl_assets.components.table_metadata import (
     contract_columns,
     same_columns,
-    silver_lineage,
     table_metadata,
     table_result,
 )
 from etl_assets.references import parse_reference
 from etl_checks.asset_checks import check_results, check_specs
-from etl_checks.lint import lint_contract
 from etl_resources.registry import source_type
-from etl_resources.source import Capture, Snapshot, Source, Stream, StreamOptions, Window
+from etl_resources.source import Capture, LogCapture, Snapshot, Source, Stream, StreamOptions, Window
 
 if TYPE_CHECKING:
     from etl_assets.silver import Silver, SilverSpec
@@ -58,11 +56,18 @@ class StreamAssets:
         """The contract of the silver table."""
         return self.pipeline.contract(self.model.contract)
 
-    @property
+    @cached_property
     def capture(self) -> Capture | None:
         """How the source is captured."""
         capture = self.model.capture
-        return None if capture is None else capture.snapshot or capture.incremental
+        if capture is None or capture.log is None:
+            return None if capture is None else capture.snapshot or capture.incremental
+        return validated(self.source.log_type, capture.log, where=f"{self.where}, capture, log")
+
+    @property
+    def follows_log(self) -> bool:
+        """Whether the stream comes from a change log, which brings it in together with others."""
+        return isinstance(self.capture, LogCapture)
 
     @property
     def partitions(self) -> dg.PartitionsDefinition | None:
@@ -83,11 +88,31 @@ class StreamAssets:
                 where=self.where,
                 fix=f"known captures: {', '.join(sorted(able.captures))}",
             )
+        if self.follows_log:
+            self._check_log()
         if self.model.partitions is not None and not able.windows:
             raise ConfigurationError(
                 f"a source of type {self.options.type} cannot be read by partition",
                 where=self.where,
                 fix="drop partitions",
+            )
+
+    def _check_log(self) -> None:
+        from etl_resources.exceptions import ConfigurationError
+
+        if self.model.order:
+            raise ConfigurationError(
+                "order: the change log knows which version is newest", where=self.where, fix="drop order"
+            )
+        if self.model.partitions is not None:
+            raise ConfigurationError(
+                "partitions: a change log has no parts that could be read again",
+                where=self.where,
+                fix="drop partitions",
+            )
+        if self.options.connection is None:
+            raise ConfigurationError(
+                "a change log needs a connection", where=self.where, fix="source: {connection: ...}"
             )
 
     def external(self) -> dg.AssetSpec:
@@ -101,15 +126,20 @@ class StreamAssets:
             tags={"etl/pipeline": self.pipeline.name, "etl/layer": "source"},
         )
 
-    def bronze(self) -> dg.AssetsDefinition:
-        """Return the bronze asset."""
-        spec = self.pipeline.spec(
+    def bronze_spec(self) -> dg.AssetSpec:
+        """Return the spec of the bronze table."""
+        what = "every change, in order" if self.follows_log else "as received"
+        return self.pipeline.spec(
             "bronze",
             self.name,
             deps=[self.external()],
             kinds={"bronze", "deltalake"},
-            description=f"{self.model.description or self.name}: as received.",
+            description=f"{self.model.description or self.name}: {what}.",
         )
+
+    def bronze(self) -> dg.AssetsDefinition:
+        """Return the bronze asset."""
+        spec = self.bronze_spec()
         connection = self.options.connection
         needs = {"lake", connection} if connection else {"lake"}
 
@@ -179,11 +209,11 @@ class StreamAssets:
             for key in keys
         }
 
-    def silver_asset(self) -> list[dg.AssetsDefinition]:
-        """Return the silver asset and the checks of its contract."""
+    def silver_asset_spec(self) -> dg.AssetSpec:
+        """Return the spec of the silver table."""
         contract = self.contract
         upstream = [dg.AssetKey(list(key)) for key in self.references().values()]
-        spec = self.pipeline.spec(
+        return self.pipeline.spec(
             "silver",
             self.name,
             deps=[dg.AssetKey(["bronze", self.pipeline.name, self.name]), *upstream],
@@ -194,6 +224,10 @@ class StreamAssets:
             metadata=contract_columns(contract),
         )
 
+    def silver_asset(self) -> dg.AssetsDefinition:
+        """Return the silver asset."""
+        spec = self.silver_asset_spec()
+
         @dg.multi_asset(
             name=f"silver__{self.pipeline.name}__{self.name}",
             specs=[spec],
@@ -202,24 +236,14 @@ class StreamAssets:
             partitions_def=self.partitions,
         )
         def refine(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-            from etl_assets.silver_replay import retry_missing_references
+            from etl_assets.components.refining import Refining
 
-            if contract is not None:
-                lint_contract(contract)
-            silver = self.silver(context.resources.lake, context.resources.engine)
-            window = self.window(context)
-            refined = silver.refine(run_of(context), full_refresh=full_refresh(context), window=window)
-            retried = retry_missing_references(silver, run_of(context))
-            metadata = table_metadata(silver.table, silver.table.open(), refined.delta_version)
-            metadata |= silver_lineage(silver)
-            metadata |= {f"warned/{rule}": rows for rule, rows in refined.watched.items()}
-            if retried.read:
-                metadata["rows/found their reference"] = retried.read - retried.rejected_rows
-            if refined.unlisted:
-                metadata["columns left in bronze"] = ", ".join(refined.unlisted)
-            yield table_result(spec, refined.account, metadata)
+            refining, run = Refining(self, context), run_of(context)
+            refining.refine(run, full_refresh=full_refresh(context), window=self.window(context))
+            refining.retry(run)
+            yield refining.result(spec)
 
-        return [refine]
+        return refine
 
     def contract_checks(self) -> list[dg.AssetChecksDefinition]:
         """Return the checks of the contract over the whole silver table, evaluated by one query."""
