@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -10,10 +11,11 @@ from typing import Any
 
 import bson
 import mongomock
-from bson import Timestamp
 from mongomock.filtering import filter_applies
 
-from tests.servers.mongo_reading import Failure, Reading, Reply
+from tests.servers.mongo_changes import Failure
+from tests.servers.mongo_oplog import Reply, stamp
+from tests.servers.mongo_reading import Reading
 from tests.servers.mongo_scram import Refused, Scram
 from tests.servers.mongo_store import CODEC, order
 
@@ -54,7 +56,7 @@ class Server(Reading):
                 traceback.print_exc()
                 error = Failure(1, "InternalError", repr(error))
             return {"ok": 0.0, "errmsg": str(error), "code": error.code, "codeName": error.name}
-        moment = {"operationTime": Timestamp(1, self.store.clock)} if self.set_name else {}
+        moment = {"operationTime": stamp(self.store.clock)} if self.set_name else {}
         return {**reply, "ok": 1.0, **moment}
 
     def _run(self, name: str, command: Reply, connection: Connection) -> Reply:
@@ -145,10 +147,51 @@ class Server(Reading):
             self.store.views[place] = (command["viewOn"], command.get("pipeline", []))
         else:
             self.store.collection(*place)
+            if "changeStreamPreAndPostImages" in command:
+                self.do_collmod({**command, "collMod": command["create"]}, _)
+        return {}
+
+    def do_collmod(self, command: Reply, _: Connection) -> Reply:
+        kept = {k: v for k, v in command.items() if k == "changeStreamPreAndPostImages"}
+        self.store.configure((command["$db"], command["collMod"]), kept)
         return {}
 
     def do_drop(self, command: Reply, _: Connection) -> Reply:
-        self.store.collections.pop((command["$db"], command["drop"]), None)
+        self.store.drop((command["$db"], command["drop"]))
+        return {}
+
+    def do_dropdatabase(self, command: Reply, _: Connection) -> Reply:
+        for place in [p for p in self.store.collections if p[0] == command["$db"]]:
+            self.store.drop(place)
+        self.store.drop((command["$db"], ""), kind="dropDatabase")
+        return {}
+
+    def do_renamecollection(self, command: Reply, _: Connection) -> Reply:
+        place, to = (tuple(command[k].split(".", 1)) for k in ("renameCollection", "to"))
+        if to in self.store.collections and not command.get("dropTarget"):
+            raise Failure(48, "NamespaceExists", "target namespace exists")
+        self.store.rename(place, to)
+        return {}
+
+    def do_replsetgetconfig(self, *_: Any) -> Reply:
+        if not self.set_name:
+            raise Failure(76, "NoReplicationEnabled", "not running with --replSet")
+        return {"config": {"_id": self.set_name, "settings": {"replicaSetId": self.store.set_id}}}
+
+    def do_testoplog(self, command: Reply, _: Connection) -> Reply:
+        """Do what only time does with a real server: `keep` few entries, let `images` expire, write a `noop`; or
+        what a restored one has done: be another set (`set`), at another time (`clock`)."""
+        if "keep" in command:
+            self.store.oplog.trim(command["keep"], self.store.tick())
+        if "images" in command:
+            self.store.oplog.forget_images()
+        if "set" in command:
+            self.store.set_id = command["set"]
+        if "clock" in command:
+            self.store.clock = command["clock"]
+        if "noop" in command:
+            self.store.tick()
+            self.store.written.notify_all()
         return {}
 
     def do_insert(self, command: Reply, _: Connection) -> Reply:
@@ -167,38 +210,56 @@ class Server(Reading):
         return {"n": len(changes), **({"writeErrors": errors} if errors else {})}
 
     def do_update(self, command: Reply, _: Connection) -> Reply:
-        place, n = (command["$db"], command["update"]), 0
-        for update in command["updates"]:
+        place, matched, modified, upserted = (command["$db"], command["update"]), 0, 0, []
+        for n, update in enumerate(command["updates"]):
+            replaces = not next(iter(update["u"])).startswith("$")
             changes = []
-            for raw in list(self.store.collection(*place).documents()):
-                before = bson.decode(raw, CODEC)
-                if filter_applies(update["q"], before):
-                    scratch = mongomock.MongoClient(tz_aware=True).scratch.scratch
-                    scratch.insert_one(before)
-                    apply = scratch.replace_one if not next(iter(update["u"])).startswith("$") else scratch.update_one
-                    apply({}, update["u"])
-                    changes.append((order(before["_id"]), bson.encode(scratch.find_one(), codec_options=CODEC)))
-                    if not update.get("multi"):
-                        break
-            self.store.write(*place, changes)
-            n += len(changes)
-        return {"n": n, "nModified": n}
+            found = self._matching(place, update["q"], 0 if update.get("multi") else 1)
+            if not found and update.get("upsert"):
+                fresh = {k: v for k, v in update["q"].items() if not k.startswith("$") and not isinstance(v, dict)}
+                after = _updated({"_id": bson.ObjectId(), **fresh}, update["u"])
+                changes.append((order(after["_id"]), bson.encode(after, codec_options=CODEC)))
+                upserted.append({"index": n, "_id": after["_id"]})
+            for raw, before in found:
+                after_raw = bson.encode(_updated(before, update["u"]), codec_options=CODEC)
+                if after_raw != raw:  # nothing changed: nothing is written
+                    changes.append((order(before["_id"]), after_raw))
+                    modified += 1
+            self.store.write(*place, changes, kind="replace" if replaces else "update")
+            matched += len(found)
+        more = {"upserted": upserted} if upserted else {}
+        return {"n": matched + len(upserted), "nModified": modified, **more}
 
     def do_delete(self, command: Reply, _: Connection) -> Reply:
         place, n = (command["$db"], command["delete"]), 0
         for delete in command["deletes"]:
-            raws = list(self.store.collection(*place).documents())
-            found = [d["_id"] for d in (bson.decode(r, CODEC) for r in raws) if filter_applies(delete["q"], d)]
-            found = found[: delete["limit"] or None]
-            self.store.write(*place, [(order(i), None) for i in found])
+            found = self._matching(place, delete["q"], delete["limit"])
+            self.store.write(*place, [(order(d["_id"]), None) for _, d in found])
             n += len(found)
         return {"n": n}
 
+    def _matching(self, place: tuple[str, str], q: Reply, limit: int) -> list[tuple[bytes, Reply]]:
+        collection = self.store.collection(*place)
+        if set(q) == {"_id"} and not isinstance(q["_id"], dict):
+            raw = collection.get(order(q["_id"]))
+            return [(raw, bson.decode(raw, CODEC))] if raw else []
+        decoded = ((raw, bson.decode(raw, CODEC)) for raw in list(collection.documents()))
+        return list(itertools.islice(((r, d) for r, d in decoded if filter_applies(q, d)), limit or None))
+
     def do_committransaction(self, command: Reply, connection: Connection) -> Reply:
-        for held in self.transactions.pop(str(command["lsid"]["id"]), []):
-            getattr(self, f"do_{next(iter(held))}")(held, connection)
+        with self.store.transaction(command["lsid"], int(command["txnNumber"])):
+            for held in self.transactions.pop(str(command["lsid"]["id"]), []):
+                getattr(self, f"do_{next(iter(held))}")(held, connection)
         return {}
 
     def do_aborttransaction(self, command: Reply, _: Connection) -> Reply:
         self.transactions.pop(str(command["lsid"]["id"]), None)
         return {}
+
+
+def _updated(before: Reply, update: Reply) -> Reply:
+    scratch = mongomock.MongoClient(tz_aware=True).scratch.scratch
+    scratch.insert_one(before)
+    apply = scratch.replace_one if not next(iter(update)).startswith("$") else scratch.update_one
+    apply({}, update)
+    return dict(scratch.find_one())

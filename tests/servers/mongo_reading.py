@@ -13,38 +13,39 @@ from bson import Int64
 from bson.raw_bson import RawBSONDocument
 from mongomock.filtering import filter_applies
 
-from tests.servers.mongo_store import CODEC, Store, order
+from tests.servers.mongo_changes import Failure, Watching
+from tests.servers.mongo_oplog import Reply, number
+from tests.servers.mongo_store import CODEC, order
 
-Reply = dict[str, Any]
 _BATCH_BYTES = 16_000_000
 
 
-class Failure(Exception):  # noqa: N818 - what the server answers
-    """An error reply."""
-
-    def __init__(self, code: int, name: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.name = code, name
-
-
 @dataclass
-class Reading:
+class Reading(Watching):
     """The half of the server that reads."""
 
-    store: Store
-    set_name: str | None
     cursors: dict[int, Iterator[bytes]] = field(default_factory=dict, init=False)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1000), init=False)
 
     def do_listcollections(self, command: Reply, _: Any) -> Reply:
         database, filter_ = command["$db"], command.get("filter") or {}
-        found = [{"name": n, "type": "collection"} for d, n in self.store.collections if d == database]
-        found += [{"name": n, "type": "view"} for d, n in self.store.views if d == database]
-        raws = [bson.encode({**c, "options": {}, "info": {}}) for c in found if filter_applies(filter_, c)]
+        found = [
+            {"name": n, "type": "collection", "options": self.store.options.get((d, n), {}),
+             "info": {"readOnly": False, "uuid": self.store.uuids[(d, n)]}}
+            for d, n in self.store.collections if d == database
+        ]  # fmt: skip
+        found += [
+            {"name": n, "type": "view", "options": {}, "info": {"readOnly": True}}
+            for d, n in self.store.views
+            if d == database
+        ]
+        raws = [bson.encode(c) for c in found if filter_applies(filter_, c)]
         return self._open(iter(raws), f"{database}.$cmd.listCollections", len(raws) + 1, "firstBatch")
 
     def do_find(self, command: Reply, _: Any) -> Reply:
         database, name = command["$db"], command["find"]
+        if (database, name) == ("local", "oplog.rs"):
+            return self._oplog(command)
         if (database, name) in self.store.views:
             on, pipeline = self.store.views[(database, name)]
             raws: Iterator[bytes] = iter(self._run_pipeline(database, on, pipeline, None))
@@ -83,7 +84,16 @@ class Reading:
         if not self.set_name:
             raise Failure(123, "NotAReplicaSet", "node needs to be a replica set member to use readConcern: snapshot")
         at = concern.get("atClusterTime")
-        return at.inc if at is not None else self.store.clock
+        return number(at) if at is not None else self.store.clock
+
+    def _oplog(self, command: Reply) -> Reply:
+        if not self.set_name:
+            return self._open(iter(()), "local.oplog.rs", 1, "firstBatch")
+        documents = self.store.oplog.documents(self.store.clock)
+        if (command.get("sort") or {}).get("$natural") == -1:
+            documents.reverse()
+        raws = [bson.encode(d) for d in documents[: command.get("limit") or None]]
+        return self._open(iter(raws), "local.oplog.rs", 101, "firstBatch")
 
     def _open(self, raws: Iterator[bytes], namespace: str, size: int, batch: str, number: int = 0) -> Reply:
         taken, used = [], 0
@@ -102,14 +112,17 @@ class Reading:
         return {"cursor": {batch: taken, "id": Int64(number), "ns": namespace}}
 
     def do_getmore(self, command: Reply, _: Any) -> Reply:
-        number = command["getMore"]
-        if number not in self.cursors:
-            raise Failure(43, "CursorNotFound", f"cursor id {number} not found")
+        cursor = command["getMore"]
+        if cursor in self.streams:
+            return self.more(command)
+        if cursor not in self.cursors:
+            raise Failure(43, "CursorNotFound", f"cursor id {cursor} not found")
         namespace = f"{command['$db']}.{command['collection']}"
-        return self._open(self.cursors[number], namespace, command.get("batchSize", 10**9), "nextBatch", number)
+        return self._open(self.cursors[cursor], namespace, command.get("batchSize", 10**9), "nextBatch", cursor)
 
     def do_killcursors(self, command: Reply, _: Any) -> Reply:
-        killed = [n for n in command["cursors"] if self.cursors.pop(n, None) is not None]
+        kept = (self.cursors, self.streams)
+        killed = [n for n in command["cursors"] if any(k.pop(n, None) is not None for k in kept)]
         return {"cursorsKilled": killed, "cursorsNotFound": [], "cursorsAlive": [], "cursorsUnknown": []}
 
     def do_count(self, command: Reply, _: Any) -> Reply:
@@ -117,6 +130,8 @@ class Reading:
         return {"n": sum(1 for _ in found.documents()) if found else 0}
 
     def do_aggregate(self, command: Reply, _: Any) -> Reply:
+        if command["pipeline"] and "$changeStream" in command["pipeline"][0]:
+            return self.watch(command)
         database, name = command["$db"], command["aggregate"]
         raws = self._run_pipeline(database, name, command["pipeline"], self._as_of(command))
         size = (command.get("cursor") or {}).get("batchSize", 101)
