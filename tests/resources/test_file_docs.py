@@ -12,6 +12,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from etl_resources.files.notifications import NotificationOptions, queue_of
+from etl_resources.files.storage import Storage
 from etl_resources.source import Stream
 from etl_resources.sources.file import FileOptions, FileSource
 from etl_resources.target import CommitToken, Load
@@ -31,7 +33,11 @@ def examples(page: str) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("page", "heading", "model"),
-    [("sources/file.md", "option of `source:`", FileOptions), ("targets.md", "option of `target:`", FileTargetOptions)],
+    [
+        ("sources/file.md", "option of `source:`", FileOptions),
+        ("sources/file.md", "key of `notifications:`", NotificationOptions),
+        ("targets.md", "option of `target:`", FileTargetOptions),
+    ],
 )
 def test_the_table_of_options_is_the_model(page: str, heading: str, model: type[BaseModel]) -> None:
     """Every option is there, no other, with the default that it has."""
@@ -45,7 +51,16 @@ def test_the_table_of_options_is_the_model(page: str, heading: str, model: type[
             parsed = value if isinstance(default, str) else yaml.safe_load(value)
             assert parsed == (list(default) if isinstance(default, tuple) else default), name
         else:
-            assert not default or name == "path", name
+            assert not default or name in {"path", "queue_url"}, name
+
+
+def test_the_example_of_notifications_names_a_queue_and_its_region() -> None:
+    """The loading itself is in test_file_notifications, against the same options."""
+    _, _, pipeline = examples("sources/file.md")
+    (stream,) = pipeline["streams"].values()
+    settings = FileOptions(**stream["source"]).notifications
+    assert settings is not None
+    assert queue_of(settings.queue_url, Storage()).region == "eu-central-1"
 
 
 def test_the_examples_of_source_and_target_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +69,7 @@ def test_the_examples_of_source_and_target_run(tmp_path: Path, monkeypatch: pyte
     Path("landing/customers-1.csv").write_text("customer_id;name\n1;NA\n2;Ann\nbroken\n")
     products = b'{"products": [{"product_id": 1, "price": 1.50}, {"product_id": 2, "price": 19}]}'
     Path("landing/products.json.gz").write_bytes(gzip.compress(products))
-    pipeline, connections = examples("sources/file.md")
+    pipeline, connections, _ = examples("sources/file.md")
     for connection in connections["attributes"]["connections"].values():
         assert connection.pop("type") == "file"
         FileSource(**connection)

@@ -17,6 +17,7 @@ from etl_resources.files.s3_events import written
 from etl_resources.lake import Lake
 from etl_resources.resilience import Policy
 from etl_resources.source import Incremental, Snapshot, Source, Stream
+from etl_resources.sources import sqs_reading
 from etl_resources.sources.file import FileOptions, FileSource
 from tests.assets.doubles import new_run
 from tests.servers.proxy import free_port, wire_to
@@ -75,6 +76,8 @@ def landing(tmp_path: Path, request: pytest.FixtureRequest) -> Landing:
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty queue is not waited for, and one that is away not for long."""
+    monkeypatch.setattr(sqs_reading, "LONGEST_POLL", 0)
     monkeypatch.setattr(notifications, "POLICY", Policy(timeout=2, silence=1, attempts=2, first_wait=0.05))
 
 
