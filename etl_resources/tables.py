@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from etl_resources.exceptions import ConfigurationError
+from etl_resources.exceptions import ConfigurationError, NotFoundError
+from etl_resources.hints import nearest
 from etl_resources.source import Batch, Position
 
 if TYPE_CHECKING:
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
     """Records, and those that could not be read, in `unreadable_schema()`."""
 
 T = TypeVar("T")
+
+
+class Named(Protocol):
+    """Something that has a name, as a column has."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+
+
+C = TypeVar("C", bound=Named)
 
 
 def table_or_query(options: T) -> T:
@@ -74,3 +86,20 @@ def positioned(
         held = pa.RecordBatch.from_pylist([], schema=schema), None
     if held is not None:
         yield Batch(held[0], rows_read, position, held[1])
+
+
+def column_named(name: str, columns: Sequence[C], where: str) -> C:
+    """Return the column of a name, or else the only one that has it in another case.
+
+    Raises:
+        NotFoundError: there is none, or several; names the nearest.
+    """
+    exact = [c for c in columns if c.name == name] or [c for c in columns if c.name.lower() == name.lower()]
+    if len(exact) != 1:
+        names = [c.name for c in columns]
+        near = nearest(name, names) or nearest(name.upper(), names)
+        raise NotFoundError(
+            f"there is no column {name}" if not exact else f"several columns are called {name}", where=where,
+            fix=near or f"there are {', '.join(names)}",
+        )  # fmt: skip
+    return exact[0]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from etl_resources.exceptions import SchemaConflictError
-from etl_resources.source import unreadable_schema
+from etl_resources.misfits import set_apart
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +47,7 @@ def finish(
             odd[column.name] = misfits
         arrays.append(array)
     records = pa.RecordBatch.from_arrays(arrays, schema=pa.schema([(c.name, c.arrow) for c in columns]))
-    return _set_apart(records, odd, origin) if odd else (records, None)
+    return set_apart(records, odd, origin) if odd else (records, None)
 
 
 def _plain(array: pa.Array) -> pa.Array:
@@ -122,32 +122,6 @@ def _fit_decimal_lists(array: pa.Array, column: Column) -> tuple[pa.Array, pa.Ar
     is_odd = pc.is_in(pa.array(range(len(array)), parents.type), value_set=parents.unique())
     texts = [json.dumps(v) if out else None for v, out in zip(array.to_pylist(), is_odd.to_pylist(), strict=True)]
     return pc.cast(pc.if_else(is_odd, None, array), column.arrow), pa.array(texts, pa.string())
-
-
-def _set_apart(
-    records: pa.RecordBatch, odd: dict[str, pa.Array], origin: str
-) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
-    """Split off the records that hold a value of `odd`; they are few, so they may be turned into objects."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    is_odd = pc.is_valid(next(iter(odd.values())))
-    for texts in odd.values():
-        is_odd = pc.or_(is_odd, pc.is_valid(texts))
-    if not pc.any(is_odd).as_py():
-        return records, None
-    rejected = records.filter(is_odd).to_pylist()
-    rows = []
-    given = {name: texts.filter(is_odd).to_pylist() for name, texts in odd.items()}
-    for n, record in enumerate(rejected):
-        texts_here = {name: texts[n] for name, texts in given.items() if texts[n] is not None}
-        reason = "; ".join(
-            f"{name}: {text!r} does not fit {records.schema.field(name).type}" for name, text in texts_here.items()
-        )
-        raw = json.dumps(record | texts_here, default=str, ensure_ascii=False).encode()
-        rows.append({"reason": reason, "raw": raw, "origin": origin, "line": None})
-    unreadable = pa.RecordBatch.from_pylist(rows, schema=unreadable_schema())
-    return records.filter(pc.invert(is_odd)), unreadable
 
 
 def _changed(column: Column, came: pa.DataType) -> SchemaConflictError:

@@ -25,13 +25,14 @@ from etl_resources.source import (
     StreamOptions,
     Window,
 )
-from etl_resources.tables import positioned, table_or_query
+from etl_resources.sources.cursor_increment import in_kind, is_time, take
+from etl_resources.tables import column_named, positioned, table_or_query
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from etl_resources.sources.cursor_increment import Increment
     from etl_resources.sources.snowflake_columns import Column
-    from etl_resources.sources.snowflake_increment import Increment
 
 
 class SnowflakeStreamOptions(StreamOptions):
@@ -109,7 +110,7 @@ class SnowflakeSource(SnowflakeConnection, Source):
             increment = self._increment(stream, plan, cursor, since)
             if plan.cursor is not None and (increment is None or increment.is_empty):
                 return
-            conditions = plan.conditions + (increment.conditions() if increment else [])
+            conditions = plan.conditions + _in_increment(increment)
             cursor.execute(plan.query(", ".join(f"t.{quote(c.name)}" for c in plan.columns), conditions))
             parts = _parts(plan, cursor, batch_rows)
             position = increment.position() if increment else None if stream.window else {"query_id": cursor.sfqid}
@@ -130,7 +131,7 @@ class SnowflakeSource(SnowflakeConnection, Source):
             increment = self._increment(stream, plan, cursor, since)
             if plan.cursor is not None and (increment is None or increment.is_empty):
                 return Estimate(0)
-            conditions = plan.conditions + (increment.conditions() if increment else [])
+            conditions = plan.conditions + _in_increment(increment)
             return Estimate(int(_ask(cursor, plan.query("COUNT(*)", conditions))[0]))
 
     @contextmanager
@@ -158,23 +159,18 @@ class SnowflakeSource(SnowflakeConnection, Source):
         except NotFoundError as error:
             raise (_no_table(options.table, cursor, where) if options.table else error) from None
         by_cursor = isinstance(stream.capture, Incremental) and not stream.window
-        cursor_column = _named(stream.capture.cursor, found, where) if by_cursor else None  # type: ignore[union-attr]
+        cursor_column = column_named(stream.capture.cursor, found, where) if by_cursor else None  # type: ignore[union-attr]
         conditions = _in_window(stream.window, found, where) if stream.window else []
-        columns = found if options.columns is None else [_named(n, found, where) for n in options.columns]
+        columns = found if options.columns is None else [column_named(n, found, where) for n in options.columns]
         return _Plan(relation, columns, conditions, cursor_column, where)
 
     def _increment(self, stream: Stream, plan: _Plan, cursor: Any, since: Position | None) -> Increment | None:
-        from etl_resources.sources.snowflake_increment import take
+        from etl_resources.sources.snowflake_increment import bounds
 
         if plan.cursor is None:
             return None
-        late_by = _options(stream).late_by
-        if late_by is None:
-            raise ConfigurationError(
-                "an incremental read has to know how late a row may be committed", where=plan.where,
-                fix="give `late_by`: the seconds that the longest transaction takes; younger rows wait so long",
-            )  # fmt: skip
-        return take(partial(_ask, cursor), plan.relation, plan.cursor, late_by, since, plan.where)
+        asked = partial(bounds, partial(_ask, cursor), plan.relation, plan.cursor)
+        return take(asked, plan.cursor, _options(stream).late_by, since, plan.where)
 
 
 def _ask(cursor: Any, query: str) -> tuple[Any, ...]:
@@ -196,34 +192,30 @@ def _no_table(name: str, cursor: Any, where: str) -> NotFoundError:
     return NotFoundError(f"there is no table {name}, or the role may not see it", where=where, fix=hint)
 
 
-def _named(name: str, columns: list[Column], where: str) -> Column:
-    """Return the column of a name, or else the only one that has it in another case."""
-    exact = [c for c in columns if c.name == name] or [c for c in columns if c.name.upper() == name.upper()]
-    if len(exact) != 1:
-        near = nearest(name.upper(), [c.name.upper() for c in columns])
-        raise NotFoundError(
-            f"there is no column {name}" if not exact else f"several columns are called {name}", where=where,
-            fix=near or f"there are {', '.join(c.name for c in columns)}",
-        )  # fmt: skip
-    return exact[0]
-
-
 def _in_window(window: Window, columns: list[Column], where: str) -> list[str]:
     """Return the conditions for rows in the window; times without a zone are taken for UTC."""
-    from etl_resources.sources.snowflake_columns import TIMES, Column
-    from etl_resources.sources.snowflake_increment import as_sql, in_kind
+    from etl_resources.sources.snowflake_columns import as_time
+    from etl_resources.sources.snowflake_increment import as_sql
 
-    column = _named(window.column, columns, where)
-    if column.kind not in TIMES:
+    column = column_named(window.column, columns, where)
+    if not is_time(column):
         raise ConfigurationError(
             f"column {column.name} is of type {column.kind}", where=where, fix="partition by a time"
         )
     # A date is compared as its first moment, so that windows shorter than a day do not all contain it.
-    own, kind = f"t.{quote(column.name)}", "TIMESTAMP_NTZ" if column.kind == "DATE" else column.kind
-    own = f"{own}::TIMESTAMP_NTZ" if column.kind == "DATE" else own
-    as_time = Column(column.name, kind, column.arrow)
-    start, end = (as_sql(in_kind(moment, as_time), as_time) for moment in (window.start, window.end))
+    timed = as_time(column)
+    own = f"t.{quote(column.name)}" + ("" if timed is column else f"::{timed.kind}")
+    start, end = (as_sql(in_kind(moment, timed), timed.kind) for moment in (window.start, window.end))
     return [f"{own} >= {start}", f"{own} < {end}"]
+
+
+def _in_increment(increment: Increment | None) -> list[str]:
+    from etl_resources.sources.snowflake_increment import as_sql
+
+    if increment is None:
+        return []
+    cursor = increment.cursor
+    return increment.conditions(f"t.{quote(cursor.name)}", partial(as_sql, kind=cursor.kind))
 
 
 def _parts(plan: _Plan, cursor: Any, batch_rows: int) -> Iterator[pa.RecordBatch]:

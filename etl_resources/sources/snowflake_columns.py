@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 Integers = Literal["exact", "int64"]
 
-TIMES = frozenset({"DATE", "TIMESTAMP_NTZ", "TIMESTAMP_LTZ", "TIMESTAMP_TZ"})
 _TEXT = frozenset({"TEXT", "VARIANT", "OBJECT", "ARRAY", "MAP", "GEOGRAPHY", "GEOMETRY"})
 _MOST_INT64 = 18
 """Digits of which any number fits into 64 bits."""
@@ -25,6 +24,13 @@ class Column:
     name: str
     kind: str
     arrow: pa.DataType
+
+
+def as_time(column: Column) -> Column:
+    """Return a column of dates as one of their first moments; any other as it is."""
+    import pyarrow as pa
+
+    return Column(column.name, "TIMESTAMP_NTZ", pa.timestamp("us")) if column.kind == "DATE" else column
 
 
 def describe(cursor: Any, query: str, integers: Integers) -> list[Column]:

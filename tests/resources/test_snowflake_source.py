@@ -30,9 +30,9 @@ from etl_resources.lake import Lake
 from etl_resources.snowflake_errors import translate
 from etl_resources.snowflake_sql import literal, resolved
 from etl_resources.source import Batch, Incremental, Position, Stream, Window
+from etl_resources.sources.cursor_increment import Bounds, Increment, end_of
 from etl_resources.sources.snowflake import SnowflakeSource, SnowflakeStreamOptions
 from etl_resources.sources.snowflake_columns import Column
-from etl_resources.sources.snowflake_increment import Increment
 from tests.assets.doubles import new_run
 from tests.servers.proxy import free_port, wire_to
 from tests.servers.snowflake import Snowflake, running_snowflake, shared_snowflake
@@ -204,11 +204,9 @@ def test_a_day_waits_until_it_is_over(server: Snowflake) -> None:
 
 
 def test_the_end_of_an_increment_in_numbers_holds_back_so_many() -> None:
-    from etl_resources.sources.snowflake_increment import _end
-
     now = datetime(2024, 1, 2, 0, 0, 5, tzinfo=UTC)
-    assert _end(10, now, 3, Column("N", "FIXED", pa.int64())) == 8
-    assert _end(date(2024, 1, 1), now, 10, Column("D", "DATE", pa.date32())) == date(2024, 1, 1)
+    assert end_of(Bounds(now, 10, 0), 3, Column("N", "FIXED", pa.int64())) == 8
+    assert end_of(Bounds(now, date(2024, 1, 1), 0), 10, Column("D", "DATE", pa.date32())) == date(2024, 1, 1)
     assert Increment(Column("N", "FIXED", pa.int64()), 8, 8).is_empty
 
 
