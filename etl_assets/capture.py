@@ -86,6 +86,11 @@ class Capture:
             following.read()
         return {name: landing.landed() for name, landing in following.landings.items()}
 
+    def renew(self, names: Collection[str], run: Run) -> list[str]:
+        """Let the next run read tables anew; returns those that it would not read whole anyway."""
+        following = _Following(self, run, names, None)
+        return following.renew("a person asked for it")
+
 
 class _Following:
     """One run of `Capture.follow`."""
@@ -208,8 +213,9 @@ class _Following:
         handles = [landing.handle for landing in self.landings.values() if landing.handle is not None]
         return all(handle.committed(SWEPT_MARK) >= handle.committed(RENEWED_MARK) for handle in handles)
 
-    def renew(self, why: str) -> None:
-        """Commit positions that let the next read begin with a snapshot."""
+    def renew(self, why: str) -> list[str]:
+        """Commit positions that let the next read begin with a snapshot; returns the tables that had any."""
+        renewed = []
         for name, landing in self.landings.items():
             landing.read_before = 0
             position = self.capture.log.renewed(self.committed.get(name))
@@ -217,3 +223,5 @@ class _Following:
                 continue
             landing.commit(position, marks={RENEWED_MARK: landing.number}, record={"renewed": why})
             self.committed[name] = position
+            renewed.append(name)
+        return renewed

@@ -18,6 +18,7 @@ from etl_resources.exceptions import ConfigurationError, EtlError
 
 if TYPE_CHECKING:
     from etl_assets.components.context import PipelineContext
+    from etl_assets.components.log_assets import LogAssets
     from etl_assets.components.stream_assets import StreamAssets
     from etl_resources.engines.duckdb import DuckDB
     from etl_resources.lake import Lake
@@ -171,6 +172,21 @@ class Location:
 
         context = self.context(pipeline)
         return [StreamAssets(context, name, model) for name, model in context.model.streams.items()]
+
+    def logs(self, pipeline: str) -> list[LogAssets]:
+        """Return the change logs that streams of a pipeline follow.
+
+        Raises:
+            WrongUsage: none does.
+        """
+        from etl_assets.components.log_assets import logs_of
+
+        found = logs_of(self.context(pipeline), self.streams(pipeline))
+        if not found:
+            raise WrongUsage(
+                f"no stream of {pipeline} follows a change log", fix="capture: {log: {}} makes one follow it"
+            )
+        return found
 
 
 def short_name(key: dg.AssetKey, pipeline: str) -> str:

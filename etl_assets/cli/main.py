@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 import typer
 
-from etl_assets.cli import check, demo, doctor, errors, history, new, plan, run, status
+from etl_assets.cli import capture, check, demo, doctor, errors, history, new, plan, run, status
 from etl_assets.cli.state import STATE
 from etl_resources.exceptions import EtlError
 
@@ -34,6 +34,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(errors.app)
+app.add_typer(capture.app)
 app.add_typer(demo.app)
 
 

@@ -90,11 +90,26 @@ class Plan:
             step.problem = str(error)
         return step
 
+    def _log(self, step: Step, name: str) -> None:
+        from etl_assets.cli.captures import looked_at
+
+        found = next(found for found in looked_at(self.location, self.request.pipeline) if name in found.positions)
+        if found.state is None:
+            step.problem = found.problem
+        elif found.positions[name] is None or self.refresh:
+            step.does = "read the table, then follow its log"
+        else:
+            step.does, step.size = "follow the log", found.state.lag.bytes
+        self.landing[name] = None
+
     def _bronze(self, step: Step, name: str) -> None:
         from etl_assets.bronze import Bronze
         from etl_resources.delta.evolution import landing_schema
 
         assets = self.streams[name]
+        if assets.follows_log:
+            self._log(step, name)
+            return
         stream = self._stream(assets)
         connection = assets.options.connection
         source = self.location.resource(connection) if connection else assets.source()

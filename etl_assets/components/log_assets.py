@@ -100,6 +100,15 @@ class LogAssets:
         return follow
 
 
+def logs_of(pipeline: PipelineContext, streams: Sequence[StreamAssets]) -> list[LogAssets]:
+    """Return the change logs that streams follow: one per connection and settings."""
+    groups: dict[tuple[str | None, str], list[StreamAssets]] = {}
+    for stream in streams:
+        if isinstance(stream.capture, LogCapture):
+            groups.setdefault((stream.options.connection, stream.capture.model_dump_json()), []).append(stream)
+    return [LogAssets(pipeline, group) for group in groups.values()]
+
+
 class _Step:
     """One execution of the step."""
 

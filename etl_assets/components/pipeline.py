@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, timedelta
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from etl_assets.components.context import PipelineContext
 from etl_assets.components.gold_assets import GoldAssets
-from etl_assets.components.log_assets import LogAssets
+from etl_assets.components.log_assets import LogAssets, logs_of
 from etl_assets.components.log_sensor import capture_sensor
 from etl_assets.components.mistakes import did_you_mean, reported, validated
 from etl_assets.components.models import PipelineModel
@@ -143,15 +143,6 @@ class _Parts:
 
 def _continuous(stream: StreamAssets) -> bool:
     return isinstance(stream.capture, LogCapture) and stream.capture.mode == "continuous"
-
-
-def logs_of(pipeline: PipelineContext, streams: Sequence[StreamAssets]) -> list[LogAssets]:
-    """Return the change logs that streams follow: one per connection and settings."""
-    groups: dict[tuple[str | None, str], list[StreamAssets]] = {}
-    for stream in streams:
-        if isinstance(stream.capture, LogCapture):
-            groups.setdefault((stream.options.connection, stream.capture.model_dump_json()), []).append(stream)
-    return [LogAssets(pipeline, group) for group in groups.values()]
 
 
 def _one(builder: GoldAssets | PublishAssets | LogAssets) -> list[Any]:
