@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, TypeVar
+from itertools import chain, islice
+from typing import IO, TYPE_CHECKING, TypeVar, cast
 
+from etl_resources.read_ahead import read_ahead
 from etl_resources.source import unreadable_schema
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 2 << 20
 BOM = b"\xef\xbb\xbf"
+_AHEAD = 12
+"""As many blocks as a row group takes to be written, about."""
 _B = TypeVar("_B")
 _R = TypeVar("_R")
 
@@ -98,16 +102,20 @@ def raw_bytes(record: bytes, encoding: str) -> bytes:
 
 
 def map_in_order(function: Callable[[_B], _R], blocks: Iterable[_B]) -> Iterator[_R]:
-    """Yield `function(block)` for every block, in order, computed on a few threads with a bounded number ahead."""
-    workers = min(4, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="parse")
-    ahead: deque[Future[_R]] = deque()
+    """Yield `function(block)` for every block, in order, computed on a few threads with a bounded number ahead.
+
+    The blocks are made in a thread, too, so that all goes on while the consumer is busy, e.g. with writing.
+    """
+    rest = iter(blocks)
+    first = list(islice(rest, 2))
+    if len(first) < 2:  # threads would cost more than they save
+        yield from map(function, first)
+        return
+    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="parse")
+    submitted = (pool.submit(function, block) for block in chain(first, rest))
     try:
-        for block in blocks:
-            ahead.append(pool.submit(function, block))
-            if len(ahead) > workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        with closing(cast("Generator[Future[_R]]", read_ahead(submitted, _AHEAD))) as futures:
+            for future in futures:
+                yield future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

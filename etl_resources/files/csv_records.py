@@ -104,7 +104,7 @@ def record_pieces(
             data, skipping, line = (data[newline:] if newline else b""), not newline, line + bool(newline)
         taken = 0
         for piece, size in cut(data, dialect, line=line, final=False, max_record_bytes=max_record_bytes):
-            taken, line = taken + size, line + data.count(b"\n", taken, taken + size)
+            taken, line = taken + size, line + count_lines(data, taken, taken + size)
             skipping = isinstance(piece, Unreadable) and data[taken - 1] != NEWLINE
             yield piece
         carry = data[taken:]
@@ -122,10 +122,18 @@ def cut(data: bytes, dialect: Dialect, *, line: int, final: bool, max_record_byt
     taken = 0
     if len(ends):
         taken = int(ends[-1]) + 1
-        yield Block(data[:taken], line, count_records(data[:taken], ends, dialect)), taken
+        yield Block(data[:taken], line, count_records(data, ends, dialect)), taken
     if doubtful or final or len(data) - taken > max_record_bytes:
-        line += data.count(b"\n", 0, taken)
+        line += count_lines(data, 0, taken)
         yield from _walk(data, taken, dialect, line=line, final=final, max_record_bytes=max_record_bytes)
+
+
+def count_lines(data: bytes, start: int, stop: int) -> int:
+    """Return how many line ends there are from `start` to before `stop`."""
+    import numpy as np
+
+    # Several times as fast as bytes.count.
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8)[start:stop] == NEWLINE))
 
 
 def record_ends(data: bytes, dialect: Dialect) -> tuple[Positions, bool]:

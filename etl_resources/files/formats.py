@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from etl_resources.exceptions import ConfigurationError
@@ -81,7 +81,7 @@ def json_settings(kind: str, options: Any) -> JsonSettings:
     )  # fmt: skip
 
 
-def chunks_of(content: Content, options: Any, json_reader: JsonReader, batch_rows: int) -> Iterator[Chunk]:
+def chunks_of(content: Content, options: Any, json_reader: JsonReader, batch_rows: int) -> Generator[Chunk]:
     """Yield the records of one file or member, in chunks."""
     kind = format_of(content.name, options, content.origin)
     if kind == "csv":

@@ -84,7 +84,14 @@ def _is_object_per_line(data: bytes, records: int) -> bool:
 
     As many rows as lines are then one row per line. Only what is written most plainly is seen; false may be wrong.
     """
-    return data.startswith(b"{") and data.endswith((b"}", b"}\n")) and data.count(b"}\n{") == records - 1
+    import numpy as np
+
+    if not (data.startswith(b"{") and data.endswith((b"}", b"}\n"))):
+        return False
+    octets = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(octets[:-1] == ord("\n"))
+    between = (octets[ends - 1] == ord("}")) & (octets[ends + 1] == ord("{"))
+    return int(np.count_nonzero(between)) == records - 1
 
 
 def _read_json(data: bytes, schema: pa.Schema | None) -> pa.Table | None:
@@ -172,9 +179,9 @@ def _may_be_deep(text: bytes, objects: int) -> bool:
     """
     import numpy as np
 
-    if b"[" not in text and text.count(b"{") - objects < _STEP:
-        return False
     octets = np.frombuffer(text, np.uint8)
+    if b"[" not in text and np.count_nonzero(octets == ord("{")) - objects < _STEP:
+        return False
     octets = octets[: len(octets) // _STEP * _STEP].reshape(-1, _STEP) | np.uint8(32)  # takes [ for {, and ] for }
     opened = np.count_nonzero(octets == ord("{"), axis=1) - np.count_nonzero(octets == ord("}"), axis=1)
     return bool(len(opened)) and int(np.cumsum(opened).max()) > _STEP

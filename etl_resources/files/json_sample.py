@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import IO, TYPE_CHECKING
 
 from etl_resources.files import json_types
+from etl_resources.files.chunks import map_in_order
 from etl_resources.files.csv_records import Block
 from etl_resources.files.json_parse import JsonSettings, loads_object, parse_block, parts_of, pieces
 
@@ -19,14 +21,15 @@ def sample_schema(stream: IO[bytes], origin: str, settings: JsonSettings, budget
     """Return the schema, not settled, of about the first `budget` bytes, and how many bytes were looked at."""
     import pyarrow as pa
 
-    schema, used = pa.schema([]), 0
+    blocks, used = [], 0
     for piece in pieces(stream, origin, settings):
         if isinstance(piece, Block):
-            schema = json_types.union_schema(schema, _schema_of(piece, settings))
+            blocks.append(piece)
             used += len(piece.data)
         if used >= budget:
             break
-    return schema, max(used, _LEAST)
+    schemas = map_in_order(lambda block: _schema_of(block, settings), blocks)
+    return reduce(json_types.union_schema, schemas, pa.schema([])), max(used, _LEAST)
 
 
 def _schema_of(block: Block, settings: JsonSettings) -> pa.Schema:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -89,10 +90,12 @@ def _read_file(
         )
         source = cast("IO[bytes]", hashing or raw)
         for content in contents(source, info.path, before.size, members=options.members, limits=_limits(options)):
-            for chunk in chunks_of(content, options, reader, batch_rows):
-                _refuse_provenance(chunk, content.origin)
-                part = chunk if stream.window is None else restrict(chunk, stream.window, content.origin)
-                yield content.origin, part
+            # Closed before the file is: a thread reads ahead in it.
+            with closing(chunks_of(content, options, reader, batch_rows)) as chunks:
+                for chunk in chunks:
+                    _refuse_provenance(chunk, content.origin)
+                    part = chunk if stream.window is None else restrict(chunk, stream.window, content.origin)
+                    yield content.origin, part
         digest = hashing.finish() if hashing else "" if before.etag else content_hash(info.path, storage)
     _refuse_growing(before, storage, hashing.size if hashing else before.size)
     known.add(before, digest)

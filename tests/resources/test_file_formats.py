@@ -155,7 +155,7 @@ def test_a_type_that_changes_behind_the_first_look_is_told_and_not_nulled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new key becomes a column; a value that does not fit the type landed so far is set aside with the reason."""
-    monkeypatch.setattr("etl_resources.sources.file._SAMPLE_BYTES", 1)
+    monkeypatch.setattr("etl_resources.files.reading._SAMPLE_BYTES", 1)
     monkeypatch.setattr(chunks, "BLOCK_BYTES", 64)
     lines = ['{"a": 1}'] * 40 + ['{"a": 2.5}', '{"a": 3.0}', '{"a": 4, "new": "x"}'] + ['{"a": 5, "new": 7}'] * 3
     (tmp_path / "a.ndjson").write_text("\n".join(lines))
