@@ -16,7 +16,7 @@ def main(path: str, folder: str) -> None:
     bronze = Bronze(Lake(uri=folder), "bench", Stream("orders", FileOptions(path=path)))
     timed(
         lambda: bronze.land(FileSource(), Run("bench")).account.inserted,
-        "pyarrow.compute", "pyarrow.csv", "pyarrow.json", "pyarrow.parquet", "deltalake", "duckdb",
+        "pyarrow.compute", "pyarrow.csv", "pyarrow.json", "pyarrow.parquet", "deltalake", "duckdb", "pandas",
     )  # fmt: skip
 
 

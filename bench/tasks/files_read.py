@@ -14,4 +14,4 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    timed(lambda: main(sys.argv[1]), "pyarrow.compute", "pyarrow.csv", "pyarrow.json", "duckdb")
+    timed(lambda: main(sys.argv[1]), "pyarrow.compute", "pyarrow.csv", "pyarrow.json", "duckdb", "pandas")

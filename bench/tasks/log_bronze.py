@@ -17,7 +17,7 @@ def main(path: str, folder: str) -> None:
     bronze = Bronze(Lake(uri=folder), "bench", stream)
     timed(
         lambda: bronze.land(LogSource(), Run("bench")).account.inserted,
-        "pyarrow.compute", "pyarrow.parquet", "deltalake", "duckdb",
+        "pyarrow.compute", "pyarrow.parquet", "deltalake", "duckdb", "pandas",
     )  # fmt: skip
 
 

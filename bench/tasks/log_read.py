@@ -15,4 +15,4 @@ def read(path: str) -> int:
 
 
 if __name__ == "__main__":
-    timed(lambda: read(sys.argv[1]), "pyarrow.compute", "duckdb")
+    timed(lambda: read(sys.argv[1]), "pyarrow.compute", "duckdb", "pandas")
