@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +23,7 @@ from etl_resources.targets.file import FileTarget, FileTargetOptions
 from tests.assets.doubles import new_run
 from tests.resources.crashing import SCHEMA, rows
 from tests.servers.azure import CONTAINER, Azure, shared_azure
-from tests.servers.gcs import BUCKET, Gcs, running_gcs, shared_gcs
+from tests.servers.gcs import BUCKET, Gcs, key_pair, running_gcs, shared_gcs
 from tests.servers.proxy import wire_to
 
 
@@ -252,13 +251,13 @@ def test_a_host_that_does_not_exist_is_said_to_be_away(far: Far, monkeypatch: py
         list(source.read(far.stream("x/*.csv"), None))
 
 
-def test_a_wrong_key_is_said_to_be_wrong_and_not_shown(far: Far, private_keys: Callable[[], tuple[str, str]]) -> None:
+def test_a_wrong_key_is_said_to_be_wrong_and_not_shown(far: Far) -> None:
     if isinstance(far.server, Azure):
         source = far.source()
         os.environ["TEST_AZURE_KEY"] = "d3Jvbmc="
         _refused(source, far, "d3Jvbmc=")
         return
-    (right, public), (wrong, _) = private_keys(), private_keys()
+    (right, public), (wrong, _) = key_pair(), key_pair()
     with running_gcs(public_key=public) as server:
         Far(replace(server, private_key=right), far.root).put("x/1.csv", b"a\n1\n")
         _refused(Far(replace(server, private_key=wrong), far.root).source(), far, wrong.splitlines()[2])
@@ -269,17 +268,3 @@ def _refused(source: FileSource, far: Far, secret: str) -> None:
         with pytest.raises(CredentialsRejectedError, match="check the connection's secrets") as caught:
             list(source.read(far.stream(pattern), None))
         assert secret not in f"{caught.value} {caught.value!r} {caught.value.__cause__} {source!r}"
-
-
-@pytest.fixture
-def private_keys() -> Callable[[], tuple[str, str]]:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    def make() -> tuple[str, str]:
-        key, pem = rsa.generate_private_key(65537, 2048), serialization.Encoding.PEM
-        private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
-        return private.decode(), public.decode()
-
-    return make

@@ -65,3 +65,14 @@ def running_gcs(*, public_key: str | None = None) -> Iterator[Gcs]:
 
 
 shared_gcs = shared(running_gcs)
+
+
+def key_pair() -> tuple[str, str]:
+    """Return a private key for a service account, and the public one for the server."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key, pem = rsa.generate_private_key(65537, 2048), serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return private.decode(), public.decode()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import gzip
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -26,7 +25,6 @@ from etl_resources.target import Target, TargetOptions
 from etl_resources.targets.file import FileTarget, FileTargetOptions
 from tests.conformance.cases import TypeCase
 from tests.conformance.harness import Opened, SourceHarness, TargetHarness
-from tests.servers.proxy import wire_to
 from tests.servers.s3 import BUCKET, S3, shared_s3
 
 MANY = 10_000
@@ -200,48 +198,6 @@ class ParquetFiles(_Files):
         yield self._open(name)
 
 
-class CsvObjects(CsvFiles):
-    """CSV in an S3 bucket: the same code behind another storage."""
-
-    name = "file-csv-s3"
-    memory_rows = (200_000, 500_000)
-    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
-
-    def start(self) -> None:
-        self.s3 = shared_s3()
-
-    def _source(self, s3: S3) -> FileSource:
-        return FileSource(options=s3.options, secrets=s3.secrets, client_options=s3.client_options)  # type: ignore[arg-type]
-
-    def _put(self, name: str, file: str, content: bytes) -> None:
-        import obstore
-
-        source = self._source(self.s3)
-        storage = Storage(source.options, source.secrets, source.client_options)
-        store, key = storage.store(f"s3://{BUCKET}/{name}/{file}")
-        obstore.put(store, key, content)
-
-    def _open(self, name: str, **options: Any) -> Opened:
-        path = f"s3://{BUCKET}/{name}/*{self.suffix}"
-        return self._source(self.s3), Stream(name, FileOptions(path=path, **options))
-
-    def missing(self) -> Opened:
-        return self._source(self.s3), Stream("missing", FileOptions(path=f"s3://{BUCKET}/no_such.csv"))
-
-    def goes_away(self, name: str, data: pa.Table) -> AbstractContextManager[Opened]:
-        """The store stops answering when half of the file has been sent."""
-        (self.directory / name).mkdir()
-        content = self.encode(data)
-        self._put(name, "0.csv", content)
-
-        @contextmanager
-        def cut() -> Iterator[Opened]:
-            with wire_to(self.s3.port, cut_after=len(content) // 2) as wire, contextlib.suppress(ConnectionError):
-                yield self._source(S3(wire.port)), Stream(name, FileOptions(path=f"s3://{BUCKET}/{name}/*.csv"))
-
-        return cut()
-
-
 class _Folder(TargetHarness):
     """A local folder; a reader is anyone who reads `*.<suffix>` in it."""
 
@@ -374,4 +330,4 @@ class ParquetPrefix(_Folder):
 
 
 TARGETS = (ParquetFolder, CsvFolder, JsonLinesFolder, ParquetPrefix)
-SOURCES = (CsvFiles, NdjsonFiles, JsonDocuments, ParquetFiles, CsvObjects)
+SOURCES = (CsvFiles, NdjsonFiles, JsonDocuments, ParquetFiles)
