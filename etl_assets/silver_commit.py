@@ -10,7 +10,8 @@ from etl_assets.account import RowAccount
 from etl_assets.error_writer import ErrorWriter
 from etl_assets.run import Run
 from etl_assets.silver_extent import elsewhere, outside
-from etl_assets.silver_fates import TABLE, Versions, contend, decide, find_repeated
+from etl_assets.silver_fates import TABLE, Versions, contend, decide
+from etl_assets.silver_keys import find_repeated
 from etl_assets.silver_passing import Passed, passing
 from etl_assets.silver_query import Judgement
 from etl_assets.silver_rivals import create_rivals
@@ -63,7 +64,7 @@ class Refinement:
         contend(session, self.judgement, self.versions)
         create_rivals(self, self.meets)
         narrow = f"({self.judgement.shaped_sql})" if self.streams else "judged"
-        find_repeated(session, self.versions, narrow)
+        find_repeated(session, self.versions, narrow, work.read)
         decide(session, self.judgement, self.versions, current=self.meets, snapshots=self.snapshots)
         with passing(self) as passed:
             account = self._account(passed)

@@ -71,10 +71,10 @@ def decide(
     current: str | None,
     snapshots: Sequence[int] = (),
 ) -> None:
-    """Create `fated`: the rows of `judged` (a table, or a view where nothing is met), each with its `__fate` and `__action`.
+    """Create `fated`: the rows of `judged` (a table, or a view if nothing is met), with their `__fate` and `__action`.
 
-    The action is `insert`, `update`, `delete` or NULL. The table `rivals` holds further versions that may be newer than
-    the judged ones; they get no fate themselves.
+    The action is `insert`, `update`, `delete` or NULL. The table `repeated` has the keys that come more than once; the
+    table `rivals` holds further versions that may be newer than the judged ones; they get no fate themselves.
 
     Args:
         current: SQL relation of the silver table as it is; None: it is empty.
@@ -118,15 +118,6 @@ def contend(session: Session, judgement: Judgement, versions: Versions) -> None:
         f"FROM judged j WHERE {_contends(judgement, versions)}"
     )
     session.execute(f"CREATE OR REPLACE TEMP TABLE rivals AS SELECT {columns} FROM judged j LIMIT 0")  # noqa: S608
-
-
-def find_repeated(session: Session, versions: Versions, relation: str) -> None:
-    """Create `repeated`: the keys that more than one row of `relation` has. Nearly every load has each key once."""
-    keys = versions.keys("j")
-    session.execute(
-        f"CREATE OR REPLACE TEMP TABLE repeated AS SELECT {keys} FROM {relation} j WHERE {versions.complete('j')} "  # noqa: S608
-        f"GROUP BY {keys} HAVING count(*) > 1"
-    )
 
 
 def _lose_to_newer(session: Session, versions: Versions, snapshots: Sequence[int]) -> None:

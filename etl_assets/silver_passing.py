@@ -10,7 +10,7 @@ Rows that may meet others are judged into the temporary table `judged` first: th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -47,7 +47,7 @@ class Passed:
 
 
 @contextmanager
-def passing(refinement: Refinement) -> Iterator[Passed]:
+def passing(refinement: Refinement) -> Generator[Passed, None, None]:
     """Decide about the rows of `judged`; files that have been staged are deleted if the block raises."""
     if not refinement.streams:
         yield _held(refinement)
@@ -102,7 +102,7 @@ class Counting:
         fate = f"CASE WHEN j.__action IS NULL THEN coalesce(j.__fate, '{UNKNOWN}') END"
         return f"SELECT {own}, {fate} AS __fate FROM fated j"  # noqa: S608
 
-    def kept(self) -> Iterator[pa.RecordBatch]:
+    def kept(self) -> Generator[pa.RecordBatch, None, None]:
         """Yield the rows that come in."""
         from etl_resources.delta.evolution import conform
 

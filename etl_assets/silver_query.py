@@ -29,6 +29,8 @@ BRONZE = "__bronze"
 """Name of the bronze table in `Judgement.steps_sql`."""
 WORD = 62
 """Verdicts per BIGINT."""
+EMPTIED = "truncate"
+"""Rule by which an event is filtered that says that the source's table was emptied: it is about no row."""
 
 
 @dataclass(frozen=True)
