@@ -1,10 +1,10 @@
-"""The lake on an object store: the same promises, over S3 (moto in a process of its own)."""
+"""The lake on object stores: the promises that it keeps on a disk, in S3, GCS and Azure Blob Storage."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -13,27 +13,36 @@ from etl_resources.delta.rewriting import Changes
 from etl_resources.engines.duckdb import DuckDB
 from etl_resources.exceptions import ConcurrentCommitError
 from etl_resources.lake import Commit, Handle, Lake, LakeTable
-from tests.servers.s3 import BUCKET, running_s3
+from tests.servers import azure, gcs, s3
+from tests.servers.azure import shared_azure
+from tests.servers.gcs import shared_gcs
+from tests.servers.s3 import shared_s3
 
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
 
 
-@pytest.fixture(scope="module")
-def lake() -> Iterator[Lake]:
-    """A lake in a bucket; its credentials come from the environment."""
-    with running_s3() as server:
-        yield Lake(
-            uri=f"s3://{BUCKET}/lake",
-            storage_options={
-                "AWS_ENDPOINT_URL": server.options["endpoint"],
-                "AWS_REGION": "us-east-1",
-                "AWS_ALLOW_HTTP": "true",
-            },
-            secrets={
-                "AWS_ACCESS_KEY_ID": {"env": "TEST_S3_KEY"},
-                "AWS_SECRET_ACCESS_KEY": {"env": "TEST_S3_SECRET"},
-            },
-        )
+@pytest.fixture(params=["s3", "gs", "az"])
+def lake(request: pytest.FixtureRequest) -> Lake:
+    """A lake in a bucket of its own; its credentials come from the environment."""
+    uri, options, secrets = {"s3": _s3, "gs": _gcs, "az": _azure}[request.param]()
+    return Lake(uri=uri, storage_options=options, secrets=secrets)
+
+
+def _s3() -> tuple[str, dict[str, str], Any]:
+    server = shared_s3()
+    options = {"AWS_ENDPOINT_URL": server.options["endpoint"], "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true"}
+    return f"s3://{s3.BUCKET}/lake", options, {f"AWS_{n.upper()}": secret for n, secret in server.secrets.items()}
+
+
+def _gcs() -> tuple[str, dict[str, str], Any]:
+    """Over its XML API and its preconditions."""
+    return f"gs://{gcs.BUCKET}/lake", {"ALLOW_HTTP": "true", "TIMEOUT": "20s"}, shared_gcs().secrets
+
+
+def _azure() -> tuple[str, dict[str, str], Any]:
+    server = shared_azure()
+    options = {**server.options, "AZURE_ALLOW_HTTP": "true", "timeout": "20s"}
+    return f"az://{azure.CONTAINER}/lake", options, server.secrets
 
 
 def append(table: LakeTable, handle: Handle, number: int, *ids: int) -> Handle:
@@ -71,7 +80,7 @@ def test_rows_are_appended_merged_replaced_and_read(lake: Lake) -> None:
 
 
 def test_of_writers_at_once_one_wins(lake: Lake) -> None:
-    """S3 takes a log entry only if it is not there yet (`If-None-Match`)."""
+    """A store takes a log entry only if it is not there yet (`If-None-Match`, or the generation 0)."""
     table = lake.table("silver", "race")
     table.ensure(SCHEMA)
     handles = [table.open() for _ in range(4)]
