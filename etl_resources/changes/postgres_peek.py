@@ -1,0 +1,57 @@
+"""Reads messages of a logical replication slot, as they are, without consuming them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from etl_resources.postgres_sql import literal
+from etl_resources.sources.postgres_columns import UNAMBIGUOUS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from etl_resources.postgres_session import Session
+
+BATCH_BYTES = 1 << 23
+
+
+def peek(
+    session: Session,
+    slot: str,
+    publication: str,
+    *,
+    upto_lsn: str | None = None,
+    upto_nchanges: int | None = None,
+    batch_bytes: int = BATCH_BYTES,
+) -> Iterator[pa.Array]:
+    """Yield the messages (binary) of the transactions that the slot has not been advanced over, in the order of commit.
+
+    It ends behind the first transaction with which there are `upto_nchanges` messages, or whose commit is at or after
+    `upto_lsn`; transactions are never cut. The settings of the session are changed to those under which values are
+    unambiguous, and stay so. To fetch while working, wrap it in `read_ahead`.
+
+    Raises:
+        UnavailableError, NotFoundError, EngineError: as the server said.
+    """
+    prepare(session)
+    lsn = "NULL" if upto_lsn is None else f"{literal(upto_lsn)}::pg_lsn"
+    changes = "NULL" if upto_nchanges is None else str(int(upto_nchanges))
+    with session.stream(_statement(slot, publication, lsn, changes), batch_bytes=batch_bytes) as batches:
+        for batch in batches:
+            yield batch.column(0)
+
+
+def prepare(session: Session) -> None:
+    """Make the texts of values unambiguous in this session."""
+    given = ", ".join(f"set_config({literal(name)}, {literal(value)}, false)" for name, value in UNAMBIGUOUS.items())
+    session.rows(f"SELECT {given}")
+
+
+def _statement(slot: str, publication: str, lsn: str, changes: str) -> str:
+    # The publication is a list of identifiers within a literal, and so quoted twice.
+    names = literal('"' + publication.replace('"', '""') + '"')
+    return (
+        f"SELECT data FROM pg_catalog.pg_logical_slot_peek_binary_changes({literal(slot)}, {lsn}, {changes},"  # noqa: S608
+        f" 'proto_version', '1', 'publication_names', {names}, 'messages', 'true')"
+    )
