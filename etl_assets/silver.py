@@ -44,6 +44,8 @@ class SilverSpec:
     budget: Budget = Budget()  # noqa: RUF009 - frozen
     snapshot: bool = False
     """Every bronze batch is a whole snapshot: a key that is not in the newest one leaves the table."""
+    captured: bool = False
+    """Bronze holds the events of a change log, which knows their order."""
     references: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Table as a foreign key names it -> key of that table in the lake."""
 
@@ -126,6 +128,7 @@ class Silver:
             contract=spec.contract,
             references={name: session.lake_relation(handle) for name, handle in references.items()},
             extra=extra,
+            captured=spec.captured,
         )
 
     def references(self) -> Mapping[str, Handle]:

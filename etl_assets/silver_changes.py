@@ -8,12 +8,15 @@ the source gave them: those of silver have been through the steps already.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from etl_assets.silver_query import Verdict
 from etl_resources.change_log import DELETE, TRUNCATE, UPDATE
 from etl_resources.engines.duckdb import literal, quote
 
 if TYPE_CHECKING:
+    from etl_assets.silver_work import Work
     from etl_resources.engines.duckdb import Session
 
 INCOMPLETE = "incomplete"
@@ -47,6 +50,26 @@ def completed(session: Session, relation: str, log: str, key: Sequence[str]) -> 
         f"INSERT INTO {INCOMPLETE} SELECT r._batch, r._row {joined} WHERE r._unchanged IS NOT NULL AND ({gaps})"
     )
     return f"(SELECT r.* REPLACE ({given}) {joined})"
+
+
+def prepared(session: Session, work: Work, log: str, key: Sequence[str]) -> Work:
+    """Return the work with its events made whole."""
+    history = work.history
+    if work.replay and history is not None:
+        # What is replayed is held against the whole log, of which nothing else is looked at.
+        history = completed(session, history, log, key)
+        session.execute(f"CREATE OR REPLACE TEMP TABLE whole AS SELECT * FROM {history}")  # noqa: S608
+        history = "whole"
+    return replace(work, relation=completed(session, work.relation, log, key), history=history)
+
+
+def incomplete(session: Session) -> list[Verdict]:
+    """Return the verdict on events that could not be made whole; none if all could."""
+    if not session.execute(f"SELECT 1 FROM {INCOMPLETE} LIMIT 1"):  # noqa: S608
+        return []
+    reason = "the log left out a column that no earlier event has: `etl capture resnapshot` brings it"
+    sql = f"EXISTS (SELECT 1 FROM {INCOMPLETE} i WHERE i._batch = t._batch AND i._row = t._row)"  # noqa: S608
+    return [Verdict("rejected", "capture.incomplete", reason, sql)]
 
 
 def truncated_at(session: Session, relation: str) -> tuple[int, int] | None:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from etl_assets.account import RowAccount
 from etl_assets.error_writer import ErrorWriter
 from etl_assets.run import Run
-from etl_assets.silver_extent import elsewhere, outside
+from etl_assets.silver_changes import incomplete, prepared, truncated_at
+from etl_assets.silver_extent import elsewhere, outside, rows_between
 from etl_assets.silver_fates import TABLE, Versions, contend, decide
 from etl_assets.silver_keys import find_repeated
 from etl_assets.silver_passing import Passed, passing
-from etl_assets.silver_query import Judgement
+from etl_assets.silver_query import Judgement, Verdict
+from etl_assets.silver_removals import find_removals
 from etl_assets.silver_rivals import create_rivals
 from etl_assets.silver_work import RENEWED_MARK
 from etl_assets.silver_write import Writer, rejected_rows
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from etl_assets.silver import Silver
-    from etl_assets.silver_work import Work
+    from etl_assets.silver_removals import find_removals
+from etl_assets.silver_work import Work
 
-LEFT_OUT = "j.__action = 'delete' AND j.__fate LIKE 'filtered:%'"
+POSITION = "_pos"
+"""Provenance column of tables that follow a change log: where in it the row was written."""
 
 
 class Refinement:
@@ -39,14 +43,26 @@ class Refinement:
         self.silver, self.session, self.bronze, self.work, self.run = silver, session, bronze, work, run
         self.handle = handle
         self.number = (handle.committed(silver.app_id) if handle is not None else 0) + 1
-        self.versions = Versions(silver.spec.key, silver.spec.order)
+        self.captured = silver.spec.captured
+        self.versions = Versions(silver.spec.key, (POSITION,) if self.captured else silver.spec.order)
+        self.emptied: tuple[int, int] | None = None
         self.watched: dict[str, int] = {}
         # Opened before the rows are judged: if one grows meanwhile, the next run tries the missing keys again.
         self.references = silver.references()
         extra = outside(work.batches)
+        if self.captured:
+            extra += self._prepare()
         if work.part is not None and handle is not None and handle.rows():
             extra.append(elsewhere(session.lake_relation(handle), work.part, silver.spec.key))
-        self.judgement = self.judge(work.relation, *extra)
+        self.judgement = self.judge(self.work.relation, *extra)
+
+    def _prepare(self) -> list[Verdict]:
+        """Make events whole and find out whether the table was emptied; returns what else there is to judge."""
+        session, work = self.session, self.work
+        log = rows_between(session, self.bronze, 0, self.bronze.committed(self.silver.bronze.name))
+        self.emptied = truncated_at(session, log if work.replay else work.relation)
+        self.work = prepared(session, work, log, self.silver.spec.key)
+        return incomplete(session)
 
     def judge(self, relation: str, *extra: object) -> Judgement:
         """Compile the judgement of some bronze rows."""
@@ -65,7 +81,14 @@ class Refinement:
         create_rivals(self, self.meets)
         narrow = f"({self.judgement.shaped_sql})" if self.streams else "judged"
         find_repeated(session, self.versions, narrow, work.read)
-        decide(session, self.judgement, self.versions, current=self.meets, snapshots=self.snapshots)
+        decide(
+            session,
+            self.judgement,
+            self.versions,
+            current=self.meets,
+            snapshots=self.snapshots,
+            emptied=self.emptied,
+        )
         with passing(self) as passed:
             account = self._account(passed)
             self._gate(account, earlier, passed)
@@ -84,12 +107,17 @@ class Refinement:
         """Where the rejected rows go."""
         return ErrorWriter(self.silver.lake, self.silver.app_id, self.run)
 
+    @property
+    def provenance(self) -> tuple[str, ...]:
+        """Provenance columns of the table."""
+        return (*TABLE, POSITION) if self.captured else TABLE
+
     @cached_property
     def schema(self) -> pa.Schema:
         """The columns of the judged rows, as Delta stores them, with the contract's descriptions."""
         import pyarrow as pa
 
-        columns = ", ".join(quote(name) for name in (*self.judgement.columns, *TABLE))
+        columns = ", ".join(quote(name) for name in (*self.judgement.columns, *self.provenance))
         schema = self.session.arrow_schema(f"(SELECT {columns} FROM judged)")  # noqa: S608
         contract = self.silver.spec.contract
         described = {column.name: column.description for column in contract.columns} if contract is not None else {}
@@ -145,31 +173,8 @@ class Refinement:
             superseded=counts.pop("superseded", 0),
             filtered={fate.partition(":")[2]: rows for fate, rows in counts.items() if fate.startswith("filtered:")},
             rejected={fate.partition(":")[2]: rows for fate, rows in counts.items() if fate.startswith("rejected:")},
-            removed=self._removals(),
+            removed=find_removals(self),
         ).check(where=self.silver.app_id)
-
-    def _removals(self) -> int:
-        """Create `removed(key…)`, the keys that leave the table though no row announces it, and count the rows."""
-        keys, work = ", ".join(quote(name) for name in self.versions.key), self.work
-        sql = (
-            f"SELECT {self.versions.keys('j')} FROM fated j "  # noqa: S608
-            f"WHERE {'false' if self.meets is None else LEFT_OUT}"
-        )
-        renewing = work.rebuild or work.window is not None
-        if self.silver.spec.snapshot and self.current is not None and not work.replay and not renewing:
-            sql += (
-                f" UNION SELECT {keys} FROM {self.current} s WHERE NOT EXISTS "  # noqa: S608
-                f"(SELECT 1 FROM judged j WHERE {self.versions.same_key('j', 's')})"
-            )
-        self.session.execute(f"CREATE OR REPLACE TEMP TABLE removed AS {sql}")
-        if not renewing:
-            return int(self.session.execute("SELECT count(*) FROM removed")[0][0])
-        # All rows of the table, or of the partition, go; those that stay come in again.
-        if self.handle is None or self.current is None:
-            return 0
-        if work.part is None:
-            return self.handle.rows()
-        return int(self.session.execute(f"SELECT count(*) FROM {self.current} s WHERE {work.part.contains('s')}")[0][0])  # noqa: S608
 
     def _gate(self, account: RowAccount, earlier: RowAccount, passed: Passed) -> None:
         """Hold the staged rows against the budget and the rules that must not fail."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from etl_assets.silver_extent import alive
+from etl_assets.silver_query import EMPTIED
 from etl_resources.engines.duckdb import quote
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def decide(
     *,
     current: str | None,
     snapshots: Sequence[int] = (),
+    emptied: tuple[int, int] | None = None,
 ) -> None:
     """Create `fated`: the rows of `judged` (a table, or a view if nothing is met), with their `__fate` and `__action`.
 
@@ -79,8 +81,9 @@ def decide(
     Args:
         current: SQL relation of the silver table as it is; None: it is empty.
         snapshots: the batches in `judged` if each is a whole snapshot, oldest first.
+        emptied: `_pos` and `_seq` of the last event that emptied the table: what came before it is superseded.
     """
-    _lose_to_newer(session, versions, snapshots)
+    _lose_to_newer(session, versions, snapshots, emptied)
     lost, losers = "false", ""
     if session.execute("SELECT 1 FROM losers LIMIT 1"):
         lost, losers = "l._row IS NOT NULL", "LEFT JOIN losers l ON l._batch = j._batch AND l._row = j._row"
@@ -105,7 +108,7 @@ def decide(
 
 def _contends(judgement: Judgement, versions: Versions) -> str:
     """Return SQL over `judged j`: the row may decide about its key."""
-    filters = any(verdict.fate == "filtered" for verdict in judgement.verdicts)
+    filters = any(verdict.fate == "filtered" and verdict.rule != EMPTIED for verdict in judgement.verdicts)
     filtered = f" OR ({judgement.fate()}) LIKE 'filtered:%'" if filters else ""
     return f"(({judgement.kept()}){filtered}) AND {versions.complete('j')}"
 
@@ -120,8 +123,10 @@ def contend(session: Session, judgement: Judgement, versions: Versions) -> None:
     session.execute(f"CREATE OR REPLACE TEMP TABLE rivals AS SELECT {columns} FROM judged j LIMIT 0")  # noqa: S608
 
 
-def _lose_to_newer(session: Session, versions: Versions, snapshots: Sequence[int]) -> None:
-    """Create `losers(_batch, _row)`: contenders that a newer contender, rival or snapshot has replaced."""
+def _lose_to_newer(
+    session: Session, versions: Versions, snapshots: Sequence[int], emptied: tuple[int, int] | None
+) -> None:
+    """Create `losers(_batch, _row)`: contenders that a newer contender, rival, snapshot or truncation has replaced."""
     place = "c._batch, c._row"
     parts = [f"SELECT {place} FROM contenders c LIMIT 0"]  # noqa: S608
     if session.execute("SELECT 1 FROM repeated LIMIT 1"):
@@ -142,6 +147,8 @@ def _lose_to_newer(session: Session, versions: Versions, snapshots: Sequence[int
             f"SELECT {place} FROM contenders c ANTI JOIN {living} a "  # noqa: S608
             f"ON {versions.same_key('c', 'a')} AND c._batch = a._batch"
         )
+    if emptied is not None:
+        parts.append(f"SELECT {place} FROM contenders c WHERE (c._pos, c._seq) < {emptied}")  # noqa: S608
     union = " UNION ".join(f"({part})" for part in parts)
     session.execute(f"CREATE OR REPLACE TEMP TABLE losers AS {union}")
 

@@ -107,6 +107,7 @@ def judge(
     contract: Contract | None,
     references: Mapping[str, str],
     extra: Sequence[Verdict] = (),
+    captured: bool = False,
 ) -> Judgement:
     """Compile the judgement of the rows of `relation`.
 
@@ -118,6 +119,7 @@ def judge(
         contract: gives the columns, the types and the rules; None: the steps' columns as they are.
         references: name of a table -> SQL relation, for foreign keys.
         extra: further verdicts over the shaped row.
+        captured: the rows are events of a change log; `_pos` is carried along.
     """
     import ibis
 
@@ -134,19 +136,30 @@ def judge(
     columns = tuple(types) if contract is not None else tuple(arriving)
     typed, casts = _typed(columns, arriving, types)
     verdicts += casts
+    provenance = (*PROVENANCE, "_pos") if captured else PROVENANCE
+    alive = f"t._op <> {literal(EMPTIED)}" if captured else "true"
     required = [
-        Verdict("rejected", f"key.{name}", f"key column {name} is empty", f"t.{quote(name)} IS NULL", on_deletes=True)
+        Verdict(
+            "rejected",
+            f"key.{name}",
+            f"key column {name} is empty",
+            f"t.{quote(name)} IS NULL AND {alive}",
+            on_deletes=True,
+        )
         for name in key
     ]
+    if captured:
+        verdicts.append(Verdict("filtered", EMPTIED, "the table was emptied", f"NOT ({alive})", on_deletes=True))
     rules = [rule for rule in contract.rules if rule.scope == "row"] if contract is not None else []
     joins, judged, watched = _contract_rules(rules, references, {verdict.rule for verdict in required})
     verdicts += [*required, *judged, *extra]
-    carried = ", ".join([*typed, *map(quote, (*PROVENANCE, *sorted(flags)))])
+    carried = ", ".join([*typed, *map(quote, (*provenance, *sorted(flags)))])
     inner = f"SELECT {carried} FROM ({shaped})"  # noqa: S608
-    output = [f"t.{quote(name)}" for name in (*columns, *PROVENANCE)]
+    output = [f"t.{quote(name)}" for name in (*columns, *provenance)]
+    row = f"t._op NOT IN ('delete', {literal(EMPTIED)})" if captured else "t._op <> 'delete'"
     masks = [
-        *_masks("v", [_live(verdict) for verdict in verdicts]),
-        *_masks("w", [f"({expression}) AND t._op <> 'delete'" for _, expression in watched]),
+        *_masks("v", [verdict.sql if verdict.on_deletes else f"({verdict.sql}) AND {row}" for verdict in verdicts]),
+        *_masks("w", [f"({expression}) AND {row}" for _, expression in watched]),
     ]
     sql = f"SELECT {', '.join([*output, *masks])} FROM ({inner}) t {joins}"  # noqa: S608
     unlisted = tuple(name for name in arriving if contract is not None and name not in types)
@@ -160,10 +173,6 @@ def judge(
         steps_sql,
         tuple(draft.table.columns),
     )
-
-
-def _live(verdict: Verdict) -> str:
-    return verdict.sql if verdict.on_deletes else f"({verdict.sql}) AND t._op <> 'delete'"
 
 
 def _typed(

@@ -45,6 +45,8 @@ def _which(silver: Silver, session: Session, work: Work) -> Literal["all", "gone
         return "all"
     if work.rebuild or work.window is not None:
         return None
+    if silver.spec.captured:
+        return None  # no event comes later than one with a greater position
     # In the order of arrival the number of the batch is the upper half of `_seq`.
     arrived = session.execute("SELECT coalesce(bool_and(_seq >> 32 = _batch), true) FROM judged")[0][0]
     return "gone" if arrived and silver.spec.order else None if arrived else "all"

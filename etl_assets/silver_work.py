@@ -72,7 +72,9 @@ def pending(
     batches = _batches(silver, bronze, start if replacing else above)
     old = overtaken(batches)
     waiting = [batch for batch in batches if batch.number > above and batch.number not in old]
-    if not waiting and not (rebuild and handle is not None):
+    # A batch without rows only moves a source's position; but a snapshot or a partition may have become empty.
+    moved = any(batch.rows for batch in waiting) if silver.spec.captured else bool(waiting)
+    if not moved and not (rebuild and handle is not None):
         return None
     taken = waiting if rebuild else _first(silver, waiting)
     upto = taken[-1].number if taken else above

@@ -198,6 +198,7 @@ class StreamAssets:
             contract=self.contract,
             budget=self.pipeline.budget(self.model.errors),
             snapshot=isinstance(self.capture, Snapshot),
+            captured=self.follows_log,
             references=self.references(),
         )
 
