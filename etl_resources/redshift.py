@@ -54,6 +54,7 @@ class RedshiftConnection(dg.ConfigurableResource):
 
     def _connect(self) -> Connection:
         driver = client("redshift_connector", extra="redshift")
+        client("numpy", extra="redshift")
         from etl_resources.redshift_errors import translated
 
         settings: dict[str, Any] = {
