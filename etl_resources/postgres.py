@@ -58,8 +58,10 @@ class PostgresConnection(dg.ConfigurableResource):
         return make_conninfo(**{name: value for name, value in settings.items() if value is not None})
 
     @contextmanager
-    def client(self) -> Iterator[psycopg.Connection[Any]]:
+    def client(self, *, replication: bool = False) -> Iterator[psycopg.Connection[Any]]:
         """Give a connection for catalogue queries with parameters; every statement commits by itself.
+
+        With `replication` it also takes the commands of the replication protocol, and no parameters.
 
         Raises:
             UnavailableError, CredentialsRejectedError, NotFoundError, ConfigurationError, EngineError
@@ -70,7 +72,8 @@ class PostgresConnection(dg.ConfigurableResource):
 
         def connect() -> psycopg.Connection[Any]:
             with translated(self.address):
-                return psycopg.connect(self._conninfo(), autocommit=True)
+                more: dict[str, Any] = {"replication": "database"} if replication else {}
+                return psycopg.connect(self._conninfo(), autocommit=True, **more)
 
         with translated(self.address), self.resilience.call(connect) as connection:
             yield connection

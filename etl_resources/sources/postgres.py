@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from etl_resources.changes.postgres_settings import PostgresLogCapture
 from etl_resources.exceptions import ConfigurationError, NotFoundError
 from etl_resources.hints import nearest
 from etl_resources.postgres import PostgresConnection
@@ -19,6 +20,7 @@ from etl_resources.source import (
     Capabilities,
     Estimate,
     Incremental,
+    LogCapture,
     Position,
     Source,
     Stream,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import psycopg
     import pyarrow as pa
 
+    from etl_resources.change_log import ChangeLog, LogTable
     from etl_resources.postgres_session import Session
     from etl_resources.sources.postgres_columns import Column
     from etl_resources.sources.postgres_horizon import Horizon, View
@@ -82,7 +85,10 @@ class PostgresSource(PostgresConnection, Source):
     """
 
     options_type: ClassVar[type[StreamOptions]] = PostgresStreamOptions
-    capabilities: ClassVar[Capabilities] = Capabilities(captures=frozenset({"snapshot", "incremental"}), windows=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        captures=frozenset({"snapshot", "incremental", "log"}), windows=True
+    )
+    log_type: ClassVar[type[LogCapture]] = PostgresLogCapture
 
     def read_schema(self, stream: Stream) -> pa.Schema:
         """Return the Arrow schema; domains, enums and the like as `postgres_columns` has it."""
@@ -99,9 +105,25 @@ class PostgresSource(PostgresConnection, Source):
         """
         yield from read_ahead(self._read(stream, since, batch_rows), _options(stream).read_ahead)
 
+    def change_log(self, pipeline: str, tables: Sequence[LogTable], capture: LogCapture) -> ChangeLog:
+        """Return the log of some tables: a replication slot, see `changes/postgres.py`."""
+        from etl_resources.changes.postgres import PostgresLog
+
+        if not isinstance(capture, PostgresLogCapture):
+            raise ConfigurationError(f"pipeline {pipeline}: these are not the settings of a PostgreSQL log")
+        return PostgresLog(self, pipeline, tables, capture)
+
     def latest(self, stream: Stream) -> Position | None:
-        """Return a position that differs from that of the last read if any transaction wrote anything since."""
+        """Return a position that differs from that of the last read if any transaction wrote anything since.
+
+        Of a change log: one that differs whenever a transaction has ended that wrote; nothing is written to find out.
+        """
         from etl_resources.sources.postgres_horizon import take
+
+        if isinstance(stream.capture, LogCapture):
+            with self.client() as client:
+                (seen,) = client.execute("SELECT pg_current_snapshot()::text").fetchall()[0]
+            return {"seen": seen}
 
         plan = self._plan(stream) if _options(stream).late_by is not None else None
         with self.session() as session:
@@ -249,12 +271,16 @@ def _not_later_than(late_by: int | None, earlier: Horizon | None, cursor: Column
     return [f"{own} >= {bound} OR {own} IS NULL"]
 
 
-def _query(plan: _Plan, conditions: list[str]) -> str:
+def select_list(columns: Sequence[Column]) -> str:
+    """Return what to select from a relation called `t`, so that `postgres_values.finish` gets what it needs."""
     from etl_resources.sources.postgres_values import GUARD
 
-    selected = [f"{c.select} AS {quote(c.name)}" for c in plan.columns]
-    selected += [f"{c.guard} AS {quote(GUARD + c.name)}" for c in plan.columns if c.guard]
-    query = f"SELECT {', '.join(selected)} FROM {plan.relation} AS t"  # noqa: S608 - all names are quoted
+    selected = [f"{c.select} AS {quote(c.name)}" for c in columns]
+    return ", ".join(selected + [f"{c.guard} AS {quote(GUARD + c.name)}" for c in columns if c.guard])
+
+
+def _query(plan: _Plan, conditions: list[str]) -> str:
+    query = f"SELECT {select_list(plan.columns)} FROM {plan.relation} AS t"  # noqa: S608 - all names are quoted
     return query + (" WHERE " + " AND ".join(f"({condition})" for condition in conditions) if conditions else "")
 
 
@@ -262,9 +288,10 @@ def _batches(
     session: Session, plan: _Plan, conditions: list[str], batch_rows: int
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch | None]]:
     """Yield records and unreadable records of the query, in its transaction."""
+    from etl_resources.sources.postgres_columns import unambiguous
     from etl_resources.sources.postgres_values import finish
 
-    session.rows("SELECT set_config('TimeZone', 'UTC', true), set_config('IntervalStyle', 'iso_8601', true)")
+    session.rows(unambiguous(local=True))
     least, most = _BATCH_BYTES
     batch_bytes = min(max(batch_rows * _ROW_BYTES, least), most)
     with session.stream(_query(plan, conditions), batch_bytes=batch_bytes) as stream:

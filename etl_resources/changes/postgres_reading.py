@@ -1,0 +1,230 @@
+"""One read of a PostgreSQL change log: looks at the log, each closed by a boundary."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from etl_resources.change_log import Boundary, Changes, Lag
+from etl_resources.changes import postgres_slot
+from etl_resources.changes.pgoutput import Decoder
+from etl_resources.changes.postgres_link import slot_errors
+from etl_resources.changes.postgres_peek import peek
+from etl_resources.changes.postgres_position import Cursor, Progress, lsn
+from etl_resources.changes.postgres_rows import Ranking, events, shifted
+from etl_resources.changes.postgres_setup import Setup, set_up
+from etl_resources.changes.postgres_slot import Status
+from etl_resources.changes.postgres_snapshot import Piece, pieces
+from etl_resources.changes.postgres_tables import relations
+from etl_resources.exceptions import EngineError, UnavailableError
+from etl_resources.postgres_errors import translated
+from etl_resources.source import Batch
+from etl_resources.sources.postgres_columns import Column, describe_types
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from etl_resources.changes.pgoutput import Committed, Decoded, Relation
+    from etl_resources.changes.postgres import PostgresLog
+    from etl_resources.source import Position
+
+
+@dataclass
+class Look:
+    """What one look at the log begins with."""
+
+    now: Status
+    """Of the moment before it."""
+    pieces: Sequence[Piece]
+    beat: tuple[int, int] | None
+    """Number and place of our own message; the look has to come as far."""
+    messages: Iterator[pa.Array]
+
+
+class Reading:
+    """The state of one `PostgresLog.read`."""
+
+    def __init__(self, log: PostgresLog, since: Mapping[str, Position | None]) -> None:
+        self.log, self.settings = log, log.capture
+        setup: Setup = log.connection.resilience.call(self._begin, since)
+        self.tables, self.cursors = setup.tables, setup.cursors
+        self.read = dict.fromkeys(self.cursors, 0)
+        self.caught_up = False
+        self.target: int | None = None
+        """Our message of the first look: what was there at the beginning is before it."""
+        self.begin_reached = False
+        self.progressed = time.monotonic()
+
+    def _begin(self, since: Mapping[str, Position | None]) -> Setup:
+        with self.log.linked() as link:
+            return set_up(link, self.log, since)
+
+    def ticks(self) -> Generator[Changes | Boundary]:
+        """Yield until everything has been read that was there at the beginning, or until the time is up."""
+        ends = time.monotonic() + self.settings.lasts
+        if self.settings.mode == "batch":
+            yield from self._tick()
+            while not self._complete():
+                yield from self._tick()
+            return
+        yield from self._tick()
+        while time.monotonic() < ends:
+            if self.caught_up and self._complete():
+                time.sleep(min(self.settings.every, max(0.0, ends - time.monotonic())))
+                if not self._news():
+                    continue
+            yield from self._tick()
+
+    def _complete(self) -> bool:
+        """Whether all has been read that was there at the beginning."""
+        if not self.begin_reached:
+            return False
+        if all(cursor.snapshot is None for cursor in self.cursors.values()):
+            return True
+        patience = self.log.connection.resilience.silence
+        if time.monotonic() - self.progressed > patience:
+            with self.log.linked() as link:
+                who = postgres_slot.writers(link)
+            raise UnavailableError(
+                f"a snapshot could not go on for {patience:g} s: it waits for transactions to end ({who})",
+                where=self.log.connection.address, fix="end them; what was read so far is kept",
+            )  # fmt: skip
+        return False
+
+    def _news(self) -> bool:
+        def ask() -> Status:
+            with self.log.linked() as link:
+                return postgres_slot.status(link, self.log.slot)
+
+        return has_news(self.log.connection.resilience.call(ask), self.cursors.values())
+
+    def _tick(self) -> Generator[Changes | Boundary]:
+        """Look at the log once: nothing has been yielded of it before `_look` has returned, so that may be repeated."""
+        look = self.log.connection.resilience.call(self._look)
+        rankings = {piece.stream: Ranking(piece, self.tables[piece.stream].key) for piece in look.pieces}
+        decoder = Decoder(
+            relations(self.tables, list(self.cursors)), {name: c.lsn for name, c in self.cursors.items()},
+            {name: self.tables[name].key for name in self.cursors}, self._describe,
+        )  # fmt: skip
+        xids: dict[str, set[int]] = {name: set() for name, c in self.cursors.items() if c.snapshot is not None}
+        count = 0
+        with slot_errors(self.log.slot, self.log.connection.address):
+            for messages in look.messages:
+                count += len(messages)
+                for decoded in decoder.decode(messages):
+                    yield self._changes(decoded, rankings, xids)
+        self._check(look, decoder, count)
+        for ranking in rankings.values():
+            yield from self._snapshot(ranking)
+        yield self._boundary(look, decoder.committed, xids)
+
+    def _look(self) -> Look:
+        with self.log.linked() as link:
+            now = postgres_slot.status(link, self.log.slot)
+            postgres_slot.check(now, self.log.slot, link.where)
+            # Pieces need a look that comes to the end; only one that follows another can be expected to be short.
+            found = pieces(link, self.tables, self.cursors, self.settings.chunk_rows) if self.caught_up else []
+            beat = None
+            if self.settings.heartbeat or found:
+                xid, place = link.ask(
+                    "SELECT pg_current_xact_id()::text, pg_logical_emit_message(true, 'etl', '')::text"
+                )[0]
+                beat = int(xid), lsn(place)
+            most = None if found else self.settings.max_changes
+            messages = peek(link.session, self.log.slot, self.log.publication, upto_nchanges=most)
+            with slot_errors(self.log.slot, link.where):
+                first = list(itertools.islice(messages, 1))
+            return Look(now, found, beat, itertools.chain(first, messages))
+
+    def _describe(self, relation: Relation) -> Sequence[Column]:
+        stream = relations(self.tables, list(self.cursors))[relation.schema, relation.name]
+        chosen = self.tables[stream].chosen
+        wanted = [(c.name, c.type_oid, c.typmod) for c in relation.columns if chosen is None or c.name in chosen]
+        with self.log.linked() as link, translated(link.where):
+            return describe_types(link.client, wanted)
+
+    def _check(self, look: Look, decoder: Decoder, count: int) -> None:
+        if look.beat is not None:
+            reached = decoder.committed is not None and decoder.committed.pos >= look.beat[1]
+        else:
+            reached = count < self.settings.max_changes
+        if decoder.open or (look.pieces and not reached):
+            raise EngineError(
+                "the log ended before the place that it has to come to", where=self.log.connection.address
+            )
+        self.caught_up = reached
+        if self.target is None and look.beat is not None:
+            self.target = look.beat[1]
+        come = decoder.committed is not None and self.target is not None and decoder.committed.pos >= self.target
+        self.begin_reached = self.begin_reached or reached or come
+
+    def _changes(self, decoded: Decoded, rankings: Mapping[str, Ranking], xids: Mapping[str, set[int]]) -> Changes:
+        import pyarrow.compute as pc
+
+        name = decoded.stream
+        if name in rankings:
+            rankings[name].note(decoded.data)
+        if name in xids:
+            xids[name].update(int(xid) for xid in pc.unique(decoded.data["_xid"]).to_pylist())
+        return self._given(name, decoded.data, decoded.read, decoded.repeated, decoded.unreadable)
+
+    def _given(
+        self, name: str, data: pa.RecordBatch, read: int, repeated: int = 0, unreadable: pa.RecordBatch | None = None
+    ) -> Changes:
+        self.read[name] += read
+        if shift := self.cursors[name].shift:
+            data = shifted(data, shift)
+        return Changes(name, Batch(data, self.read[name], unreadable=unreadable, repeated=repeated))
+
+    def _snapshot(self, ranking: Ranking) -> Iterator[Changes]:
+        for rows, unreadable in events(ranking):
+            yield self._given(
+                ranking.piece.stream,
+                rows,
+                rows.num_rows + (unreadable.num_rows if unreadable else 0),
+                unreadable=unreadable,
+            )
+
+    def _boundary(self, look: Look, committed: Committed | None, xids: Mapping[str, set[int]]) -> Boundary:
+        with self.log.linked() as link:
+            after = postgres_slot.status(link, self.log.slot)
+        swept: dict[str, int] = {}
+        ended = {piece.stream: piece.after for piece in look.pieces}
+        for name, cursor in self.cursors.items():
+            progress = cursor.snapshot
+            if progress is not None and name in ended:
+                began = progress.began if progress.began is not None else cursor.lsn + 1 + cursor.shift
+                progress = Progress(began, ended[name], progress.waits) if ended[name] is not None else None
+                self.progressed = time.monotonic()
+                if progress is None:
+                    swept[name] = began
+            unseen = {*cursor.unseen, *after.view.unseen(xids.get(name, ()))}
+            self.cursors[name] = replace(
+                cursor, server=look.now.server, snapshot=progress, renewed=False,
+                unseen=() if progress is None else tuple(x for x in sorted(unseen) if not after.view.sees(x)),
+                view=str(look.now.view) if look.beat is not None else None, own=look.beat and look.beat[0],
+                lsn=max(cursor.lsn, committed.pos) if committed else cursor.lsn,
+                end=max(cursor.end, committed.end) if committed else cursor.end,
+            )  # fmt: skip
+        positions = {name: cursor.to_position() for name, cursor in self.cursors.items()}
+        done = self.caught_up and not any(cursor.snapshot for cursor in self.cursors.values())
+        return Boundary(positions, swept, self._lag(after, committed), caught_up=done)
+
+    def _lag(self, after: Status, committed: Committed | None) -> Lag:
+        behind = max(0, after.insert - min(cursor.end for cursor in self.cursors.values()))
+        seconds = 0.0 if self.caught_up else None
+        if committed is not None and not self.caught_up:
+            seconds = max(0.0, time.time() - committed.at.timestamp())
+        return Lag(behind, seconds, after.retained)
+
+
+def has_news(now: Status, cursors: Iterable[Cursor]) -> bool:
+    """Whether a transaction has ended that writes, apart from our own, since the last look of one of the streams."""
+    from etl_resources.changes.postgres_visibility import View
+
+    return any(
+        c.view is None or c.snapshot is not None or now.view.ended_since(View.parse(c.view), c.own) for c in cursors
+    )
