@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -13,7 +12,7 @@ from etl_resources.changes.postgres_settings import PostgresLogCapture
 from etl_resources.exceptions import ConfigurationError, NotFoundError
 from etl_resources.hints import nearest
 from etl_resources.postgres import PostgresConnection
-from etl_resources.postgres_sql import literal, quote
+from etl_resources.postgres_sql import quote
 from etl_resources.read_ahead import read_ahead
 from etl_resources.source import (
     Batch,
@@ -25,8 +24,8 @@ from etl_resources.source import (
     Source,
     Stream,
     StreamOptions,
-    Window,
 )
+from etl_resources.sources.postgres_bounds import in_window, is_time, not_later_than
 from etl_resources.tables import positioned, split_name, table_or_query
 
 if TYPE_CHECKING:
@@ -157,12 +156,14 @@ class PostgresSource(PostgresConnection, Source):
             else:
                 relation = "(\n" + (options.query or "").strip().rstrip(";") + "\n)"
             found = {column.name: column for column in describe(client, relation)}
+            followed = isinstance(stream.capture, LogCapture) and options.table is not None
+            hidden = _generated(client, relation) if followed else frozenset()
         needed = [*(options.columns or ()), cursor_name, stream.window.column if stream.window else None]
         for name in filter(None, needed):
             if name not in found:
                 raise NotFoundError(f"there is no column {name}", where=where, fix=nearest(name, found))
-        conditions = [_in_window(stream.window, found[stream.window.column])] if stream.window else []
-        columns = [found[name] for name in options.columns or found]
+        conditions = [in_window(stream.window, found[stream.window.column])] if stream.window else []
+        columns = [found[name] for name in options.columns or found if name not in hidden]
         return _Plan(relation, columns, conditions, found[cursor_name] if cursor_name else None, where)
 
     def _read(self, stream: Stream, since: Position | None, batch_rows: int) -> Generator[Batch, None, None]:
@@ -188,7 +189,7 @@ def _limits(stream: Stream, plan: _Plan, session: Session, since: Position | Non
         horizon = _with_low(view, session, plan if _options(stream).late_by is not None else None)
         if condition := new_rows(earlier, view):
             conditions.append(condition)
-        conditions += _not_later_than(_options(stream).late_by, earlier, plan.cursor)
+        conditions += not_later_than(_options(stream).late_by, earlier, plan.cursor)
     return horizon, conditions
 
 
@@ -218,33 +219,12 @@ def _find_table(client: psycopg.Connection[Any], name: str, where: str, *, rows_
     raise NotFoundError(f"there is no table {name}", where=where, fix=nearest(name, names) or "check the table name")
 
 
-def _in_window(window: Window, column: Column) -> str:
-    """Return the condition for rows in the window; times without a zone are taken for UTC."""
-    import pyarrow as pa
-
-    zoned = pa.types.is_timestamp(column.arrow) and column.arrow.tz is not None
-    if not zoned and not (pa.types.is_timestamp(column.arrow) or pa.types.is_date(column.arrow)):
-        raise ConfigurationError(f"column {column.name} is of type {column.arrow}", fix="partition by a date or time")
-    # A date is compared as its first moment, so that windows shorter than a day do not all contain it.
-    type_name = "timestamptz" if zoned else "timestamp"
-    start, end = (
-        (t if t.tzinfo else t.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=UTC if zoned else None).isoformat(" ")
-        for t in (window.start, window.end)
-    )
-    own = f"t.{quote(column.name)}"
-    return f"{own} >= {type_name} {literal(start)} AND {own} < {type_name} {literal(end)}"
-
-
-def _is_time(column: Column) -> bool:
-    import pyarrow as pa
-
-    if pa.types.is_integer(column.arrow):
-        return False
-    if pa.types.is_temporal(column.arrow):
-        return True
-    raise ConfigurationError(
-        f"late_by needs a time or an integer, and {column.name} is {column.arrow}", fix="leave it out"
-    )
+def _generated(client: psycopg.Connection[Any], relation: str) -> frozenset[str]:
+    """Return the columns that the change log does not have."""
+    rows = client.execute(
+        "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = %s::regclass AND attgenerated <> ''", [relation]
+    ).fetchall()
+    return frozenset(name for (name,) in rows)
 
 
 def _with_low(view: View, session: Session, plan: _Plan | None) -> Horizon:
@@ -254,21 +234,9 @@ def _with_low(view: View, session: Session, plan: _Plan | None) -> Horizon:
     if plan is None or plan.cursor is None:
         return view.horizon
     newest = f"max(t.{quote(plan.cursor.name)})"
-    if _is_time(plan.cursor):
+    if is_time(plan.cursor):
         newest = f"least({newest}, now())"
     return replace(view.horizon, low=session.value(f"SELECT {newest}::text FROM {plan.relation} AS t"))  # noqa: S608
-
-
-def _not_later_than(late_by: int | None, earlier: Horizon | None, cursor: Column) -> list[str]:
-    """Return the condition that lets an index on the cursor find the rows; rows without a cursor always count."""
-    if late_by is None or earlier is None or earlier.low is None:
-        return []
-    if _is_time(cursor):
-        bound = f"{literal(earlier.low)}::timestamptz - {late_by} * interval '1 second'"
-    else:
-        bound = f"{literal(earlier.low)}::int8 - {late_by}"
-    own = f"t.{quote(cursor.name)}"
-    return [f"{own} >= {bound} OR {own} IS NULL"]
 
 
 def select_list(columns: Sequence[Column]) -> str:
