@@ -15,6 +15,7 @@ from etl_assets.partitions import overtaken, read_batches
 from etl_assets.provenance import PARTITION
 from etl_assets.run import Run
 from etl_assets.silver_commit import Refinement
+from etl_assets.silver_healing import heal
 from etl_assets.silver_query import Judgement, Verdict, judge
 from etl_assets.silver_work import BRONZE_MARK, RENEWED_MARK, pending
 from etl_resources.engines.duckdb import DuckDB, Session
@@ -96,6 +97,7 @@ class Silver:
         if bronze is None:
             return Refined(total, version, watched)
         self.heal(handle, bronze, run)
+        before = handle.committed(BRONZE_MARK) if handle is not None else 0
         while more:
             with self.engine.session() as session:
                 work = pending(self, session, bronze, handle, full_refresh=full_refresh, window=window)
@@ -108,6 +110,8 @@ class Silver:
                 more = work.more
         if handle is not None:
             self._retire_errors(bronze, handle, run)
+            if self.spec.captured and total.read:
+                heal(self, bronze, before, handle.committed(BRONZE_MARK), run)
         return Refined(total, version, watched, unlisted)
 
     def judgement(

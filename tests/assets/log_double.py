@@ -55,14 +55,17 @@ class ListLog(ChangeLog):
 
     def commit(self, *events: Event, logged: bool = True) -> ListLog:
         """Do a transaction: each event is (stream, op, columns...)."""
+        gone: dict[Any, Event] = {}
         for event in events:
             table = self.rows[event["stream"]]
             if event["op"] == "truncate":
                 table.clear()
             elif event["op"] == "delete":
-                table.pop(event["id"], None)
+                gone[event["id"]] = table.pop(event["id"], {})
             else:
-                kept = {n: v for n, v in table.get(event["id"], {}).items() if n in (event.get("unchanged") or ())}
+                was = (event.get("before") or {}).get("id", event["id"])
+                known = table.get(event["id"], {}) if was == event["id"] else gone[was]
+                kept = {n: v for n, v in known.items() if n in (event.get("unchanged") or ())}
                 table[event["id"]] = {n: event.get(n) for n in self.row.names} | kept
         if logged:
             self.transactions.append(list(events))
