@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator
-from contextlib import closing
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from etl_resources.exceptions import ConfigurationError, EtlError
-from etl_resources.http import HttpConnection
-from etl_resources.read_ahead import read_ahead
-from etl_resources.source import Batch, Capabilities, Estimate, Position, Source, Stream, StreamOptions
-from etl_resources.sources.rest import ApiOptions, boundary_of
+from etl_resources.exceptions import EtlError
+from etl_resources.source import Stream, StreamOptions
+from etl_resources.sources.rest_api import ApiOptions, ApiSource, checks_of
 from etl_resources.sources.rest_pagination import (
     Chained,
     Cursor,
@@ -24,18 +19,14 @@ from etl_resources.sources.rest_pagination import (
     Pagination,
     RelayPages,
     Strict,
-    Told,
     pager,
 )
-from etl_resources.sources.rest_request import filled, more_of, total_of, values_of
+from etl_resources.sources.rest_request import filled, values_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from etl_resources.http_client import Answer, HttpClient, Request
-    from etl_resources.sources.rest_listing import Listing, Step
+    from etl_resources.sources.rest_listing import Listing
     from etl_resources.sources.rest_page import Page
-    from etl_resources.sources.rest_records import Records
 
 
 class Relay(Strict):
@@ -71,11 +62,6 @@ class GraphqlOptions(ApiOptions):
     )
     records: str = Field(description="Path of the records: $.data.orders.edges, or a plain list, $.data.orders.nodes.")
     pagination: GraphqlPagination | None = Field(default=None, description="How pages follow; left out: there is one.")
-    total: Told | None = Field(default=None, description="Where the API says how many records there are.")
-    more: str | None = Field(default=None, description="Path of a boolean that says whether there is another page.")
-    identity: tuple[str, ...] = Field(
-        default=(), description="Fields that tell records apart; offset pages then overlap by one, to notice changes."
-    )
     in_flight: int = Field(default=2, ge=1, le=64, description="Pages asked for at the same time: offset and page.")
 
     @model_validator(mode="after")
@@ -90,102 +76,32 @@ class GraphqlOptions(ApiOptions):
         return "node" if self.records.removesuffix("[*]").endswith(".edges") else None
 
 
-class GraphqlSource(HttpConnection, Source):
+class GraphqlSource(ApiSource):
     """Reads a query page by page; errors beside data are errors."""
 
     options_type: ClassVar[type[StreamOptions]] = GraphqlOptions
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        captures=frozenset({"snapshot", "incremental"}), resumes=True, windows=True
-    )
 
-    def read_schema(self, stream: Stream) -> pa.Schema:
-        """Return the fields that the first page shows; raises as `read`."""
-        with self.client() as client, closing(_first(self, stream, client, None)) as steps:
-            page = next(steps).page
-        return _records(self, stream, None).sample([page])
+    def _listing(self, stream: Stream, client: HttpClient, cursor: str | None) -> Listing:
+        from dataclasses import replace
 
-    def read(self, stream: Stream, since: Position | None, *, batch_rows: int = 131_072) -> Iterator[Batch]:
-        """Yield what is there or new; every batch carries a position, but in a snapshot and a window.
+        from etl_resources.http_client import Request
+        from etl_resources.sources.rest_listing import Listing
 
-        Raises:
-            EngineError: the API could not answer the query. Others as the source `rest`.
-        """
-        yield from read_ahead(self._read(stream, since, batch_rows), _options(stream).read_ahead)
+        options: GraphqlOptions = self._options(stream)
+        where = self._where(stream)
+        values = values_of(options.initial if cursor is None else cursor, stream.window)
+        # Its body are the variables, in which pages are asked for; the query is put around them when it is sent.
+        base = Request(options.path, method="POST", body=filled(options.variables, values))
 
-    def estimate(self, stream: Stream, since: Position | None) -> Estimate | None:
-        """Return how many records the API says it would give."""
-        options = _options(stream)
-        if options.total is None:
-            return None
-        boundary = boundary_of(stream, options, since)
-        cursor = boundary.asked_from() if boundary is not None else None
-        with self.client() as client, closing(_first(self, stream, client, cursor)) as steps:
-            return Estimate(rows=next(steps).tally.total)
+        def fetch(request: Request) -> Page:
+            sent = replace(request, body={"query": options.query, "variables": request.body})
+            return client.fetch(sent, lambda answer: _page(answer, options, client, where), where)
 
-    def _read(self, stream: Stream, since: Position | None, batch_rows: int) -> Generator[Batch, None, None]:
-        from etl_resources.sources.rest_reading import Plan, read
+        return Listing(fetch, _pager(options, base, client), checks_of(options, where), options.in_flight, where)
 
-        options = _options(stream)
-        with self.client() as client:
-            plan = Plan(
-                listing=partial(_listing, self, stream, client),
-                records=_records(self, stream, since),
-                boundary=boundary_of(stream, options, since),
-                commit_pages=options.commit_pages,
-                pages_ahead=2 * options.in_flight if options.read_ahead else 0,
-                where=_where(self, stream),
-            )
-            yield from read(plan, stream, since, batch_rows)
-
-
-def _options(stream: Stream) -> GraphqlOptions:
-    if not isinstance(stream.options, GraphqlOptions):
-        raise ConfigurationError(f"stream {stream.name} is not a graphql stream", where=str(stream.options.type))
-    return stream.options
-
-
-def _where(source: GraphqlSource, stream: Stream) -> str:
-    path = _options(stream).path
-    return f"stream {stream.name}, {source.address}" + (f" {path}" if path else "")
-
-
-def _records(source: GraphqlSource, stream: Stream, since: Position | None) -> Records:
-    from etl_resources.sources.rest_records import Records
-
-    options = _options(stream)
-    return Records(options.columns, (since or {}).get("schema"), source.max_response_bytes, options.node)
-
-
-def _first(
-    source: GraphqlSource, stream: Stream, client: HttpClient, cursor: str | None
-) -> Generator[Step, None, None]:
-    from etl_resources.sources.rest_listing import Tally
-
-    return _listing(source, stream, client, cursor).steps({}, Tally())
-
-
-def _listing(source: GraphqlSource, stream: Stream, client: HttpClient, cursor: str | None) -> Listing:
-    from dataclasses import replace
-
-    from etl_resources.http_client import Request
-    from etl_resources.sources.rest_listing import Checks, Listing
-
-    options, where = _options(stream), _where(source, stream)
-    values = values_of(options.initial if cursor is None else cursor, stream.window)
-    # Its body are the variables, in which pages are asked for; the query is put around them when it is sent.
-    base = Request(options.path, method="POST", body=filled(options.variables, values))
-
-    def fetch(request: Request) -> Page:
-        sent = replace(request, body={"query": options.query, "variables": request.body})
-        return client.fetch(sent, lambda answer: _page(answer, options, client, where), where)
-
-    total, more = options.total, options.more
-    checks = Checks(
-        total=lambda page: None if total is None else total_of(page, total, where),
-        more=lambda page: None if more is None else more_of(page, more, where),
-        identity=() if options.node else options.identity,
-    )
-    return Listing(fetch, _pager(options, base, client), checks, options.in_flight, where)
+    def _where(self, stream: Stream) -> str:
+        path = self._options(stream).path
+        return f"stream {stream.name}, {self.address}" + (f" {path}" if path else "")
 
 
 def _pager(options: GraphqlOptions, base: Request, client: HttpClient) -> Numbered | Chained:
@@ -196,7 +112,7 @@ def _pager(options: GraphqlOptions, base: Request, client: HttpClient) -> Number
         beside = options.records.removesuffix("[*]").rpartition(".")[0] + ".pageInfo"
         return RelayPages(base, way.relay.variable, way.relay.page_info or beside)
     plain = Pagination(cursor=way.cursor, offset=way.offset, page=way.page)
-    return pager(plain, base, 1 if options.identity and not options.node else 0, client.follow)
+    return pager(plain, base, options.overlap, client.follow)
 
 
 def _page(answer: Answer, options: GraphqlOptions, client: HttpClient, where: str) -> Page:
