@@ -60,7 +60,9 @@ class Writer:
 
     def _insert(self, sql: str, account: RowAccount) -> Handle:
         """Append: no row of the load meets a row of the table, so there is nothing to merge."""
-        with self.table.stage(self.handle, self.schema) as staged:
+        # A column may have become personal after the handle was opened.
+        personal = self.refinement.silver.spec.personal
+        with self.table.stage(self.handle, self.schema, personal=personal) as staged:
             # The engine works on the next batches while the last ones are compressed.
             for batch in read_ahead((_conform(batch, self.schema) for batch in self.session.stream(sql)), AHEAD):
                 staged.write(batch)
