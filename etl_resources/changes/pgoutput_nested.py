@@ -30,28 +30,57 @@ def parts(texts: pa.Array, opening: str, separator: str, closing: str) -> Parts:
     Nothing between the brackets is one empty part.
     """
     import numpy as np
-    import pyarrow as pa
 
-    from etl_resources.changes.pgoutput_values import from_pieces, pieces
+    from etl_resources.changes.pgoutput_values import pieces
 
     offsets, octets, _ = pieces(texts)
+    quotes, escapes, outside = _quoting(octets)
+    ends = outside & ((octets == ord(separator)) | (octets == ord(closing)))
+    begins = outside & (octets == ord(opening))
+    doubled = _doubled(quotes) if opening == "(" else np.zeros(len(octets), np.bool_)
+    dropped = (quotes & ~doubled) | escapes | begins
+    return _parts(octets, offsets, ends, dropped)
+
+
+def subarrays(texts: pa.Array, separator: str) -> Parts:
+    """Return the arrays that arrays of arrays consist of, as their texts."""
+    import numpy as np
+
+    from etl_resources.changes.pgoutput_values import pieces
+
+    offsets, octets, _ = pieces(texts)
+    _, _, outside = _quoting(octets)
+    begins, closes = outside & (octets == ord("{")), outside & (octets == ord("}"))
+    depth = np.cumsum(begins.astype(np.int64) - closes)
+    ends = (closes & (depth == 0)) | (outside & (depth == 1) & (octets == ord(separator)))
+    return _parts(octets, offsets, ends, begins & (depth == 1))
+
+
+def _parts(octets: Any, offsets: Any, ends: Any, dropped: Any) -> Parts:
+    """Return what lies between the ends, without what is dropped."""
+    import numpy as np
+    import pyarrow as pa
+
+    from etl_resources.changes.pgoutput_values import from_pieces
+
+    at = np.flatnonzero(ends)
+    kept = ~(dropped | ends)
+    lengths = np.concatenate(([0], np.cumsum(kept)))
+    counts = np.concatenate(([0], np.cumsum(ends)))
+    bounds = np.concatenate(([0], lengths[at]))
+    found = from_pieces(bounds, octets[kept], np.ones(len(at), np.bool_), pa.string())
+    return Parts(found, octets[at - 1] == _QUOTE, counts[offsets])
+
+
+def _quoting(octets: Any) -> tuple[Any, Any, Any]:
+    """Return which bytes are quotes that stand for nothing themselves or are doubled, which are such backslashes, and
+    which are outside of quotes."""
+    import numpy as np
+
     escaped = _escaped(octets)
     quotes = (octets == _QUOTE) & ~escaped
     # Quotes come in pairs within a value, also where they are doubled, so the count starts anew with each of them.
-    outside = (np.cumsum(quotes) & 1) == 0
-    outside &= ~quotes
-    ends = outside & ((octets == ord(separator)) | (octets == ord(closing)))
-    begins = outside & (octets == ord(opening))
-    at = np.flatnonzero(ends)
-    doubled = _doubled(quotes) if opening == "(" else np.zeros(len(octets), np.bool_)
-    marks = (quotes & ~doubled) | (_escapes(octets, escaped)) | ends | begins
-    kept = ~marks
-    lengths = np.concatenate(([0], np.cumsum(kept)))
-    part_bounds = np.concatenate(([0], lengths[at]))
-    counts = np.concatenate(([0], np.cumsum(ends)))
-    every = np.ones(len(at), np.bool_)
-    found = from_pieces(part_bounds, octets[kept], every, pa.string())
-    return Parts(found, octets[at - 1] == _QUOTE if len(at) else every, counts[offsets])
+    return quotes, (octets == _BACKSLASH) & ~escaped, ((np.cumsum(quotes) & 1) == 0) & ~quotes
 
 
 def _escaped(octets: Any) -> Any:
@@ -66,11 +95,6 @@ def _escaped(octets: Any) -> Any:
         begin = np.maximum.accumulate(np.where(starts, slashes, 0))
         escaped[slashes[(slashes - begin) % 2 == 0] + 1] = True
     return escaped[:-1]
-
-
-def _escapes(octets: Any, escaped: Any) -> Any:
-    """Return which bytes are backslashes that stand for nothing themselves."""
-    return (octets == _BACKSLASH) & ~escaped
 
 
 def _doubled(quotes: Any) -> Any:

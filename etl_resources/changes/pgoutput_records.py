@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from etl_resources.changes.pgoutput_nested import Parts, parts
+from etl_resources.changes.pgoutput_nested import Parts, parts, subarrays
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,7 +21,7 @@ _CONTROL = {chr(code): json.dumps(chr(code))[1:-1] for code in range(1, 32)}
 def records(type_: Type) -> Converter:
     """Return the function that turns texts of a composite type into JSON.
 
-    What has another number of fields than the type, or has arrays of arrays in it, comes back as a misfit.
+    What has another number of fields than the type comes back as a misfit.
     """
     return lambda texts: _misfits(texts, _record(texts, type_))
 
@@ -96,18 +96,29 @@ def _string(texts: pa.Array) -> pa.Array:
 
 
 def _array(texts: pa.Array, type_: Type) -> pa.Array:
-    """Return JSON arrays; null for arrays of arrays."""
+    """Return JSON arrays."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    plain = pc.replace_substring_regex(texts, r"^\[[0-9:\[\]-]+\]=", "")
+    nested = pc.starts_with(plain, "{{")
+    if pc.any(nested).as_py():
+        outer = subarrays(pc.if_else(nested, plain, None), type_.delimiter)
+        flat = _array(pc.if_else(nested, None, plain), type_)
+        return pc.if_else(nested, _joined(_array(outer.texts, type_), outer, nested), flat)
+    found = parts(plain, "{", type_.delimiter, "}")
+    nothing = pc.and_(pc.equal(found.texts, "NULL"), pa.array(~found.quoted))
+    made = _fragment(pc.if_else(nothing, None, found.texts), type_.element or type_)
+    empty = pc.and_(pc.equal(pc.binary_length(found.texts), 0), pa.array(~found.quoted))
+    return _joined(pc.if_else(empty, "", made.fill_null("null")), found, plain.is_valid())
+
+
+def _joined(made: pa.Array, found: Parts, given: pa.Array) -> pa.Array:
+    """Return the JSON of parts as arrays, null where not given."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    plain = pc.replace_substring_regex(texts, r"^\[[0-9:-]+\]=", "")
-    plain = pc.if_else(pc.starts_with(plain, "{{"), None, plain)
-    found = parts(plain, "{", type_.delimiter, "}")
-    nothing = pc.and_(pc.equal(found.texts, "NULL"), pa.array(~found.quoted))
-    element = type_.element or type_
-    made = _fragment(pc.if_else(nothing, None, found.texts), element)
-    empty = pc.and_(pc.equal(pc.binary_length(found.texts), 0), pa.array(~found.quoted))
-    made = pc.if_else(empty, "", made.fill_null("null"))
-    lists = pa.ListArray.from_arrays(pa.array(found.bounds.astype(np.int32)), made, mask=pc.invert(plain.is_valid()))
+    bounds = pa.array(found.bounds.astype(np.int32))
+    lists = pa.ListArray.from_arrays(bounds, made, mask=pc.invert(given.fill_null(False)))  # noqa: FBT003
     return pc.binary_join_element_wise("[", pc.binary_join(lists, ","), "]", "")

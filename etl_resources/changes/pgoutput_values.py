@@ -117,11 +117,15 @@ def _hex_values() -> Any:
 def pieces(texts: pa.Array) -> tuple[Any, Any, Any]:
     """Return offsets (n + 1, from 0), the bytes they are about, and which are given, of strings."""
     import numpy as np
+    import pyarrow.compute as pc
 
-    _, offsets, data = texts.buffers()
-    bounds = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    given = texts.is_valid().to_numpy(zero_copy_only=False)
+    # There may be bytes behind what is null; filled with nothing, there are none.
+    filled = pc.fill_null(texts, "") if texts.null_count else texts
+    _, offsets, data = filled.buffers()
+    bounds = np.frombuffer(offsets, np.int32)[filled.offset : filled.offset + len(filled) + 1].astype(np.int64)
     octets = np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]] if data is not None else np.empty(0, np.uint8)
-    return bounds - bounds[0], octets, texts.is_valid().to_numpy(zero_copy_only=False)
+    return bounds - bounds[0], octets, given
 
 
 def from_pieces(offsets: Any, octets: Any, given: Any, type_: pa.DataType) -> pa.Array:

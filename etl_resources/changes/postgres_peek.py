@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from etl_resources.postgres_sql import literal
-from etl_resources.sources.postgres_columns import UNAMBIGUOUS
+from etl_resources.sources.postgres_columns import unambiguous
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,8 +44,7 @@ def peek(
 
 def prepare(session: Session) -> None:
     """Make the texts of values unambiguous in this session."""
-    given = ", ".join(f"set_config({literal(name)}, {literal(value)}, false)" for name, value in UNAMBIGUOUS.items())
-    session.rows(f"SELECT {given}")
+    session.rows(unambiguous(local=False))
 
 
 def _statement(slot: str, publication: str, lsn: str, changes: str) -> str:

@@ -23,6 +23,12 @@ UNAMBIGUOUS: Mapping[str, str] = {
 """Settings under which the text of a value is exact, and the same whatever the server, database or role is set to."""
 
 
+def unambiguous(*, local: bool) -> str:
+    """Return the query that makes these settings; `local`: only until the end of the transaction."""
+    given = (f"set_config({literal(name)}, {literal(value)}, {local})" for name, value in UNAMBIGUOUS.items())
+    return f"SELECT {', '.join(given)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of a stream.
