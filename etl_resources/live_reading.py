@@ -15,7 +15,7 @@ from etl_resources.exceptions import ConfigurationError, EtlError
 from etl_resources.live_feed import EndedError, Feed, Opener, Received, Token
 from etl_resources.messages import MicroBatcher, MicroBatchOptions, PayloadOptions, payload_decoder
 from etl_resources.resilience import Policy
-from etl_resources.source import Batch, Position, Stream
+from etl_resources.source import Batch, Position, Stream, StreamOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +42,7 @@ class LiveOptions(MicroBatchOptions, PayloadOptions):
     properties: bool = Field(default=True, description="Columns _received_at, _missed_since, _token and (sse) _event.")
 
 
-def live_options(stream: Stream, kind: type[LiveOptions]) -> Any:
+def live_options(stream: Stream, kind: type[StreamOptions]) -> Any:
     """Return the options of a stream, which has neither a capture nor partitions.
 
     Raises:
