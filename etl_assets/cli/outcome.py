@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -90,11 +90,11 @@ class Check:
 class Outcome:
     """Grows with the events of a run."""
 
-    def __init__(self, run_id: str, steps: Mapping[str, dg.AssetKey]) -> None:
+    def __init__(self, run_id: str, steps: Mapping[str, Sequence[dg.AssetKey]]) -> None:
         self.run_id = run_id
         self.steps = steps
-        """Step of the run -> table that it loads."""
-        self.tables = {key: Table(key) for key in steps.values()}
+        """Step of the run -> tables that it loads; a step that follows a change log loads several."""
+        self.tables = {key: Table(key) for keys in steps.values() for key in keys}
         self.failures: list[Failure] = []
         self.checks: list[Check] = []
         self.status: End = "failed"
@@ -120,10 +120,11 @@ class Outcome:
         step = event.step_key or ""
         if kind == "STEP_START":
             self._starts[step] = at
-        if kind in ("STEP_SUCCESS", "STEP_FAILURE") and step in self.steps:
-            table = self.tables[self.steps[step]]
-            table.seconds = at - self._starts.get(step, at)
-            table.status = "done" if kind == "STEP_SUCCESS" else "stopped" if was_interrupted(event) else "failed"
+        if kind in ("STEP_SUCCESS", "STEP_FAILURE"):
+            for key in self.steps.get(step, ()):
+                table = self.tables[key]
+                table.seconds = at - self._starts.get(step, at)
+                table.status = "done" if kind == "STEP_SUCCESS" else "stopped" if was_interrupted(event) else "failed"
         if kind == "STEP_FAILURE" and not was_interrupted(event) and event.step_failure_data.error is not None:
             self._failed(step, event.step_failure_data.error)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -71,13 +71,20 @@ class Follower:
 
     def event(self, event: dg.DagsterEvent, outcome: Outcome) -> None:
         """Take up an event that `outcome` has taken up already."""
-        key = outcome.steps.get(event.step_key or "")
-        name = self.names["/".join(key.path)] if key is not None else "checks"
+        keys = outcome.steps.get(event.step_key or "", ())
         if event.event_type_value == "STEP_START":
-            self.view.starts(name)
-        elif key is not None and event.event_type_value in ("STEP_SUCCESS", "STEP_FAILURE"):
-            table = outcome.tables[key]
-            self.view.ends(name, table.status, table.figures.get("read"), table.seconds)
+            self.view.starts(self._step(keys))
+        elif event.event_type_value in ("STEP_SUCCESS", "STEP_FAILURE"):
+            for key in keys:
+                table, name = outcome.tables[key], self.names["/".join(key.path)]
+                self.view.ends(name, table.status, table.figures.get("read"), table.seconds)
+
+    def _step(self, keys: Sequence[dg.AssetKey]) -> str:
+        """Return what a step is called: its table, or the first of several."""
+        if not keys:
+            return "checks"
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        return self.names["/".join(keys[0].path)] + more
 
 
 class Lines:

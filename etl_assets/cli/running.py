@@ -81,10 +81,13 @@ def _tags(project: Project, request: Request) -> dict[str, str]:
     return {**tags, "etl/env": project.environment} if project.environment is not None else tags
 
 
-def steps_of(project: Project, keys: Sequence[dg.AssetKey]) -> dict[str, dg.AssetKey]:
-    """Return step -> table."""
+def steps_of(project: Project, keys: Sequence[dg.AssetKey]) -> dict[str, list[dg.AssetKey]]:
+    """Return step -> tables."""
     assets = project.location.definitions.get_repository_def().assets_defs_by_key
-    return {assets[key].node_def.name: key for key in keys}
+    steps: dict[str, list[dg.AssetKey]] = {}
+    for key in keys:
+        steps.setdefault(assets[key].node_def.name, []).append(key)
+    return steps
 
 
 def check_partition(project: Project, request: Request) -> None:

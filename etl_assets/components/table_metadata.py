@@ -45,6 +45,7 @@ def table_metadata(table: LakeTable, handle: Handle | None, written: int | None)
 def table_result(spec: dg.AssetSpec, account: RowAccount, metadata: Mapping[str, Any]) -> dg.MaterializeResult:
     """Return the result of a step: its figures and the check that they balance."""
     check = dg.AssetCheckResult(
+        asset_key=spec.key,
         check_name=CONSERVED,
         passed=account.balanced,
         metadata={"equation": f"{account.read} = {account}", "difference": account.read - account.accounted},

@@ -241,7 +241,7 @@ def test_an_interruption_wherever_it_comes_is_a_stop(place: str) -> None:
         kind = DagsterEventType.PIPELINE_FAILURE
     event = dg.DagsterEvent(kind.value, job_name="j", step_key="bronze", event_specific_data=data)  # type: ignore[arg-type]
     key = dg.AssetKey(["bronze"])
-    outcome = Outcome("run", {"bronze": key})
+    outcome = Outcome("run", {"bronze": [key]})
     outcome.add(event, 1.0)
     assert outcome.failures == []
     assert outcome.tables[key].status == ("stopped" if place == "in a step" else "not run")
