@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,6 +135,18 @@ def test_a_server_that_hangs_up_again_and_again(server: StreamServer, kind: Kind
     assert sum(b.repeated for b in batches) == (5 if inclusive else 0)
     assert batches[-1].rows_read == 1000 + sum(b.repeated for b in batches)
     assert all(m is None for b in batches for m in b.data.column("_missed_since").to_pylist())
+
+
+def test_a_server_of_events_says_when_to_come_back_and_that_it_has_ended(server: StreamServer) -> None:
+    channel = prepare(server, "sse", "series", messages=records(0, 20), rude_after=10, retry=1000, ends=True)
+    endless = stream("sse", "series", idle_seconds=None, run_seconds=30)
+    began = time.monotonic()
+    patient = open_source(server, "sse", resilience=FAST.model_copy(update={"longest_wait": 5.0}))
+    assert ids(list(patient.read(endless, None))) == list(range(20))
+    times = [connection["at"] for connection in channel.connected]
+    assert len(times) == 3, "the third is told that there is no more"
+    assert all(later - earlier >= 1 for earlier, later in pairwise(times))
+    assert time.monotonic() - began < 20, "the run does not wait for more"
 
 
 def test_messages_with_the_same_token_are_told_apart_by_what_they_say(server: StreamServer) -> None:

@@ -48,6 +48,8 @@ class Channel:
     """Take connections and say nothing at all, not even a pong or a comment."""
     retry: int | None = None
     """SSE: milliseconds that a client shall wait before it comes back."""
+    ends: bool = False
+    """SSE: a client that has everything is told by 204 that there is no more to come."""
     event: str | None = None
     """SSE: type of the events."""
     greeting: str | None = None
@@ -122,7 +124,10 @@ class StreamServer:
         if channel.bearer and request.headers.get("authorization") != f"Bearer {channel.bearer}":
             return PlainTextResponse("who are you?", 401)
         channel.connected.append({**request.headers, "at": time.monotonic()})
-        body = _events(channel, channel.first(request.headers.get("last-event-id")))
+        first = channel.first(request.headers.get("last-event-id"))
+        if channel.ends and first >= len(channel.messages):
+            return Response(status_code=204)
+        body = _events(channel, first)
         return StreamingResponse(body, media_type="text/event-stream")
 
     async def _ws(self, socket: WebSocket) -> None:
