@@ -35,6 +35,7 @@ _CERTIFICATE = "the server's certificate is not trusted: check `host`, and the p
 _BY_TEXT: tuple[tuple[str, type[EtlError], str], ...] = (
     (r"certificate|SSL: |ocsp", ConfigurationError, _CERTIFICATE),
     (_REFUSED, CredentialsRejectedError, "check user and password, key or token"),
+    (r"access denied", CredentialsRejectedError, "check what `storage_integration` may write to"),
     (r"insufficient privileges|not authorized to|requested role", CredentialsRejectedError, _GRANT),
 )
 

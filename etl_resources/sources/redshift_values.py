@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from etl_resources.exceptions import SchemaConflictError
+from etl_resources.hex_text import unhex
 from etl_resources.misfits import set_apart
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _caster(type_: pa.DataType) -> Callable[[pa.Array], pa.Array]:
 
     def cast(texts: pa.Array) -> pa.Array:
         if pa.types.is_binary(type_):
-            return _unhex(texts)
+            return unhex(texts)
         texts = pc.cast(texts, pa.string())
         if pa.types.is_boolean(type_):
             return pc.equal(texts, "t")
@@ -101,21 +102,6 @@ def _caster(type_: pa.DataType) -> Callable[[pa.Array], pa.Array]:
         return pc.cast(texts, type_)
 
     return cast
-
-
-def _unhex(texts: pa.Array) -> pa.Array:
-    """Return the bytes of hexadecimal digits, all at once: every value has an even number of them."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    plain = pa.concat_arrays([texts.cast(pa.binary())])  # without an offset
-    offsets, data = plain.buffers()[1:]
-    starts = np.frombuffer(offsets, np.int32)[: len(plain) + 1]
-    decoded = binascii.unhexlify(memoryview(data)[starts[0] : starts[-1]] if data is not None else b"")
-    moved = pa.py_buffer(((starts - starts[0]) // 2).astype(np.int32))
-    whole = pa.Array.from_buffers(pa.binary(), len(plain), [None, moved, pa.py_buffer(decoded)])
-    return pc.if_else(plain.is_null(), pa.scalar(None, pa.binary()), whole) if plain.null_count else whole
 
 
 def _one_by_one(raw: pa.Array, cast: Callable[[pa.Array], pa.Array], column: Column) -> Fitted:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError, RowsNotConservedError
 from etl_resources.hints import nearest
+from etl_resources.read_ahead import read_ahead
 from etl_resources.snowflake import SnowflakeConnection
 from etl_resources.snowflake_sql import quote, resolved
 from etl_resources.source import (
@@ -27,6 +28,7 @@ from etl_resources.source import (
 )
 from etl_resources.sources.cursor_increment import in_kind, is_time, take
 from etl_resources.tables import column_named, positioned, table_or_query
+from etl_resources.unloaded import ObjectStore, Unload
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,6 +56,10 @@ class SnowflakeStreamOptions(StreamOptions):
     integers: Literal["exact", "int64"] = Field(
         default="exact",
         description="NUMBER of more than 18 digits and no scale, as INT and BIGINT are: decimals, or 64 bits.",
+    )
+    unload: Unload | None = Field(
+        default=None,
+        description="`{to: s3://bucket/prefix}`: the result is written there by COPY INTO, read and removed.",
     )
     read_ahead: int = Field(default=2, ge=1, le=10, description="Parts fetched while earlier ones are worked on.")
 
@@ -88,6 +94,11 @@ class SnowflakeSource(SnowflakeConnection, Source):
     Streams carry no `_op` and no `_seq`: a table tells neither what was done to a row, nor in which order.
     """
 
+    storage_integration: str | None = Field(
+        default=None, description="For `unload`: the integration by which Snowflake writes to S3."
+    )
+    store: ObjectStore = Field(default=ObjectStore(), description="For `unload`: how this machine reaches the objects.")
+
     options_type: ClassVar[type[StreamOptions]] = SnowflakeStreamOptions
     capabilities: ClassVar[Capabilities] = Capabilities(captures=frozenset({"snapshot", "incremental"}), windows=True)
 
@@ -111,8 +122,7 @@ class SnowflakeSource(SnowflakeConnection, Source):
             if plan.cursor is not None and (increment is None or increment.is_empty):
                 return
             conditions = plan.conditions + _in_increment(increment)
-            cursor.execute(plan.query(", ".join(f"t.{quote(c.name)}" for c in plan.columns), conditions))
-            parts = _parts(plan, cursor, batch_rows)
+            parts = self._parts(stream, plan, conditions, cursor, batch_rows)
             position = increment.position() if increment else None if stream.window else {"query_id": cursor.sfqid}
             parted = ((part, None) for part in parts)
             yield from positioned(parted, position, plan.schema(), keep_empty=plan.cursor is None)
@@ -133,6 +143,22 @@ class SnowflakeSource(SnowflakeConnection, Source):
                 return Estimate(0)
             conditions = plan.conditions + _in_increment(increment)
             return Estimate(int(_ask(cursor, plan.query("COUNT(*)", conditions))[0]))
+
+    def _parts(
+        self, stream: Stream, plan: _Plan, conditions: list[str], cursor: Any, batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        from etl_resources.sources.snowflake_unload import selected, unloaded
+
+        options = _options(stream)
+        if options.unload is None:
+            cursor.execute(plan.query(", ".join(f"t.{quote(c.name)}" for c in plan.columns), conditions))
+            return _parts(plan, cursor, batch_rows)
+        query = plan.query(selected(plan.columns, plan.where), conditions)
+        parts = unloaded(
+            cursor, query, options.unload, self.store, self.storage_integration, plan.columns, where=plan.where,
+            batch_rows=batch_rows,
+        )  # fmt: skip
+        return read_ahead(parts, options.read_ahead)
 
     @contextmanager
     def _opened(self, stream: Stream) -> Iterator[Any]:

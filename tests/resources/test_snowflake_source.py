@@ -35,6 +35,7 @@ from etl_resources.sources.snowflake import SnowflakeSource, SnowflakeStreamOpti
 from etl_resources.sources.snowflake_columns import Column
 from tests.assets.doubles import new_run
 from tests.servers.proxy import free_port, wire_to
+from tests.servers.s3 import S3
 from tests.servers.snowflake import Snowflake, running_snowflake, shared_snowflake
 
 QUICK = {"attempts": 2, "first_wait": 0.01, "longest_wait": 0.05}
@@ -260,7 +261,7 @@ def large() -> int:
 def test_a_wire_that_is_cut_is_an_error_wherever_it_is_cut(server: Snowflake, large: int, bytes_: int) -> None:
     waits = {"attempts": 1, "timeout": 2, "silence": 2, "first_wait": 0.01, "longest_wait": 0.05}
     with wire_to(server.port, cut_after=bytes_) as wire, pytest.raises(UnavailableError):
-        list(source(Snowflake(wire.port), resilience=waits).read(stream(table="large"), None))
+        list(source(Snowflake(wire.port, server.s3), resilience=waits).read(stream(table="large"), None))
 
 
 @pytest.mark.timeout(40)
@@ -269,13 +270,13 @@ def test_a_server_that_falls_silent_is_given_up(server: Snowflake, large: int, b
     """While it logs in, while it answers, and while a part of the result is fetched."""
     waits = {"attempts": 1, "timeout": 1, "silence": 1, "first_wait": 0.01, "longest_wait": 0.05}
     with wire_to(server.port, stall_after=bytes_) as wire, pytest.raises(UnavailableError):
-        list(source(Snowflake(wire.port), resilience=waits).read(stream(table="large"), None))
+        list(source(Snowflake(wire.port, server.s3), resilience=waits).read(stream(table="large"), None))
 
 
 def test_two_runs_with_an_outage_between_hold_every_row_once(server: Snowflake, large: int, tmp_path: Path) -> None:
     bronze = Bronze(Lake(uri=str(tmp_path)), "test", stream(table="large", cursor="id", late_by=0, integers="int64"))
     with wire_to(server.port, cut_after=2_000_000) as wire, pytest.raises(UnavailableError):
-        bronze.land(source(Snowflake(wire.port)), new_run())
+        bronze.land(source(Snowflake(wire.port, server.s3)), new_run())
     bronze.land(source(server), new_run())
     server.execute(f"INSERT INTO large SELECT {large + 1}, 'later'")
     bronze.land(source(server), new_run())
@@ -364,7 +365,7 @@ def test_a_server_without_a_certificate_that_is_trusted_is_not_talked_to(tmp_pat
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     waits = {"attempts": 1, "timeout": 2, "first_wait": 0.01}
-    settings = Snowflake(listener.getsockname()[1]).settings(protocol="https", resilience=waits)
+    settings = Snowflake(listener.getsockname()[1], S3(0)).settings(protocol="https", resilience=waits)
     try:
         with pytest.raises(ConfigurationError, match=r"(?i)certificate"):
             SnowflakeSource(**settings).ping()
@@ -408,6 +409,7 @@ def test_a_key_is_given_as_text_and_a_bad_one_is_not_shown(monkeypatch: pytest.M
         (904, "SQL compilation error: invalid identifier 'X'", NotFoundError),
         (2003, "Object 'X' does not exist or not authorized.", NotFoundError),
         (3001, "Insufficient privileges to operate on table 'X'", CredentialsRejectedError),
+        (100016, "Failed to access remote file: access denied.", CredentialsRejectedError),
         (604, "SQL execution canceled", UnavailableError),
         (250001, "Failed to connect to DB: x. JWT token is invalid.", CredentialsRejectedError),
         (250001, "Failed to connect: certificate verify failed", ConfigurationError),

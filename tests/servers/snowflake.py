@@ -20,11 +20,14 @@ import pytest
 
 from tests.servers.process import running_process, shared
 from tests.servers.proxy import free_port
+from tests.servers.s3 import BUCKET, S3, shared_s3
 
 VERSION = "0.12.1"
 NEEDS = (f"fakesnow[server]=={VERSION}", "snowflake-connector-python==4.8.1")
 USER, PASSWORD = "ETL", "the password"
 ROWS_PER_CHUNK = 20_000
+INTEGRATION = "UNLOADS"
+UNLOAD = {"to": f"s3://{BUCKET}/snowflake"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Snowflake:
     """A running server; every database name that is used comes into being."""
 
     port: int
+    s3: S3
 
     def settings(self, **other: Any) -> dict[str, Any]:
         """Return what a SnowflakeSource needs to connect."""
@@ -39,6 +43,9 @@ class Snowflake:
         given = {
             "account": "fakesnow", "user": USER, "password": {"env": "TEST_SNOWFLAKE_PASSWORD"}, "database": "TEST",
             "default_schema": "PUBLIC", "host": "127.0.0.1", "port": self.port, "protocol": "http",
+            "storage_integration": INTEGRATION, "store": {
+                "options": self.s3.options, "secrets": self.s3.secrets, "client_options": self.s3.client_options,
+            },
         }  # fmt: skip
         return {**given, **other}
 
@@ -79,14 +86,14 @@ def python() -> Path:
 @contextmanager
 def running_snowflake(port: int | None = None) -> Iterator[Snowflake]:
     """Start a server without any table. Takes three seconds."""
-    port = port or free_port()
+    port, s3 = port or free_port(), shared_s3()
     script = Path(__file__).with_name("snowflake_server.py")
-    words = [str(python()), "-P", str(script), str(port), USER, PASSWORD, str(ROWS_PER_CHUNK)]
+    words = [str(python()), "-P", str(script), str(port), USER, PASSWORD, str(ROWS_PER_CHUNK), str(s3.port)]
     # -P: beside the script there are modules that are called like packages. And without the paths of the interpreter
     # that runs the tests: its packages are of other versions.
     environment = {n: v for n, v in os.environ.items() if not n.startswith("PYTHON")}
     with running_process(words, port, env=environment):
-        yield Snowflake(port)
+        yield Snowflake(port, s3)
 
 
 shared_snowflake = shared(running_snowflake)

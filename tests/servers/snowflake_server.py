@@ -1,29 +1,37 @@
-"""fakesnow, answering as Snowflake does: `PYTHON_WITH_FAKESNOW snowflake_server.py PORT USER PASSWORD ROWS_PER_CHUNK`.
+"""fakesnow, answering as Snowflake does: `PYTHON_WITH_FAKESNOW snowflake_server.py PORT USER PASSWORD ROWS S3_PORT`.
 
 fakesnow sends a result in one piece and takes any password. Snowflake sends the first rows with the answer and the rest
 in chunks that are fetched on their own; in each of them a number takes the least room that its values need there, and
-a decimal is an integer with a scale. That is what a client has to cope with, so it is done here.
+a decimal is an integer with a scale. And fakesnow knows no COPY INTO a location. That is what a client has to cope
+with, so it is done here.
 """
 
 from __future__ import annotations
 
 import base64
 import gzip
+import io
 import itertools
 import json
+import re
 import sys
 from typing import Any
 
+import boto3
 import pyarrow as pa
+import pyarrow.parquet as pq
 import uvicorn
 from fakesnow.arrow import to_ipc
-from fakesnow.server import app
+from fakesnow.server import app, to_conn, to_token
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-PORT, USER, PASSWORD, ROWS = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+PORT, USER, PASSWORD, ROWS, S3 = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5]
+INTEGRATION = "UNLOADS"
+SLICES = 2
 REFUSED = {
     "success": False, "code": "390100", "message": "Incorrect username or password was specified.",
     "data": {"nextAction": "RETRY_LOGIN"},
@@ -81,6 +89,39 @@ def in_chunks(answer: dict[str, Any]) -> dict[str, Any]:
     return answer | {"data": data | ({"chunks": chunks, "chunkHeaders": {}} if chunks else {})}
 
 
+COPY = re.compile(
+    r"\s*COPY INTO 's3://([^/']+)/([^']*)' FROM \((.*)\) STORAGE_INTEGRATION = \"([^\"]*)\""
+    r" FILE_FORMAT = \(TYPE = PARQUET\) HEADER = TRUE DETAILED_OUTPUT = TRUE( MAX_FILE_SIZE = \d+)?\s*", re.DOTALL,
+)  # fmt: skip
+FAULTS: set[str] = set()
+
+
+def unload(request: Request, statement: re.Match[str]) -> str:
+    """Write what a query gives to S3; return the query that says what was written."""
+    bucket, prefix, query, integration, _ = statement.groups()
+    if integration != INTEGRATION:
+        return f"SELECT * FROM {integration}_IS_NO_INTEGRATION"
+    cursor = to_conn(to_token(request)).cursor()
+    cursor.execute(query)
+    table = cursor._arrow_table
+    store = boto3.client(
+        "s3", endpoint_url=f"http://127.0.0.1:{S3}", aws_access_key_id="key", aws_secret_access_key="secret",
+        region_name="us-east-1",
+    )  # fmt: skip
+    told = []
+    size = -(-table.num_rows // SLICES)
+    for number, start in enumerate(range(0, table.num_rows, size or 1)):
+        part = table.slice(start, size)
+        name, sink = f"{prefix}data_{number}_0_0.snappy.parquet", io.BytesIO()
+        pq.write_table(part.slice(1) if "lose_rows" in FAULTS else part, sink, row_group_size=10_000)
+        if "lose_file" not in FAULTS or number:
+            store.put_object(Bucket=bucket, Key=name, Body=sink.getvalue())
+        told.append(f"('{name.rpartition('/')[2]}', {sink.tell()}, {part.num_rows})")
+    if not told:
+        return "SELECT * FROM VALUES ('', 0, 0) AS t(FILE_NAME, FILE_SIZE, ROW_COUNT) WHERE FALSE"
+    return f"SELECT * FROM VALUES {', '.join(told)} AS t(FILE_NAME, FILE_SIZE, ROW_COUNT)"
+
+
 class AsSnowflake(BaseHTTPMiddleware):
     """Checks who logs in, and cuts results into chunks."""
 
@@ -90,6 +131,8 @@ class AsSnowflake(BaseHTTPMiddleware):
             login = json.loads(gzip.decompress(body) if request.headers.get("content-encoding") == "gzip" else body)
             if (login["data"].get("LOGIN_NAME"), login["data"].get("PASSWORD")) != (USER, PASSWORD):
                 return JSONResponse(REFUSED)
+        if request.url.path == "/queries/v1/query-request":
+            await self.rewrite(request)
         response = await call_next(request)
         if request.url.path != "/queries/v1/query-request" or response.status_code != 200:
             return response
@@ -98,6 +141,22 @@ class AsSnowflake(BaseHTTPMiddleware):
         for chunk in (answer.get("data") or {}).get("chunks", []):
             chunk["url"] = f"http://{host}{chunk['url']}"
         return JSONResponse(answer)
+
+    async def rewrite(self, request: Request) -> None:
+        """Do what fakesnow cannot, and let it answer what came of it."""
+        body = await request.body()
+        is_gzip = request.headers.get("content-encoding") == "gzip"
+        asked = json.loads(gzip.decompress(body) if is_gzip else body)
+        if fault := re.fullmatch(r"CALL FAULT\('(\w*)'\)", asked.get("sqlText", "")):
+            FAULTS.clear()
+            FAULTS.add(fault[1])
+            asked["sqlText"] = "SELECT 1"
+        elif statement := COPY.fullmatch(asked.get("sqlText", "")):
+            asked["sqlText"] = await run_in_threadpool(unload, request, statement)
+        else:
+            return
+        changed = json.dumps(asked).encode()
+        request._body = gzip.compress(changed) if is_gzip else changed
 
 
 async def chunk(request: Request) -> Response:

@@ -19,7 +19,7 @@ from etl_resources.sources.snowflake import SnowflakeSource, SnowflakeStreamOpti
 from tests.conformance.cases import TypeCase
 from tests.conformance.harness import Opened, SourceHarness
 from tests.servers.proxy import wire_to
-from tests.servers.snowflake import shared_snowflake
+from tests.servers.snowflake import UNLOAD, shared_snowflake
 
 _NESTED = {"struct", "list", "list_of_structs"}
 
@@ -48,12 +48,14 @@ class SnowflakeHarness(SourceHarness):
     memory_rows: ClassVar[tuple[int, int]] = (50_000, 200_000)
     gaps: ClassVar[dict[str, str]] = {"types.decimal_38_0": "the test server keeps NUMBER(38, 0) in 64 bits"}
 
+    options: ClassVar[dict[str, Any]] = {}
+
     def start(self) -> None:
         self.server = shared_snowflake()
 
     def _open(self, name: str, cursor: str = "id", **settings: Any) -> Opened:
         quick = {"resilience": {"first_wait": 0.01, "longest_wait": 0.05, "attempts": 2}}
-        options = SnowflakeStreamOptions(table=f'"{name}"', late_by=0, integers="int64")
+        options = SnowflakeStreamOptions(table=f'"{name}"', late_by=0, integers="int64", **self.options)
         source = SnowflakeSource(**self.server.settings(**{**quick, **settings}))
         return source, Stream(name, options, Incremental(cursor=cursor))
 
@@ -110,4 +112,18 @@ class SnowflakeHarness(SourceHarness):
             yield self._open(name, port=wire.port)
 
 
-SOURCES = (SnowflakeHarness,)
+class SnowflakeUnloadHarness(SnowflakeHarness):
+    name: ClassVar[str] = "snowflake-unload"
+    options: ClassVar[dict[str, Any]] = {"unload": UNLOAD}
+
+    @contextmanager
+    def goes_away(self, name: str, data: pa.Table) -> Iterator[Opened]:
+        """It is the object store that goes away."""
+        self.fill(name, data)
+        with wire_to(self.server.s3.port, cut_after=1_500_000) as wire:
+            store = self.server.settings()["store"]
+            store["options"] = {**store["options"], "endpoint": f"http://127.0.0.1:{wire.port}"}
+            yield self._open(name, store=store)
+
+
+SOURCES = (SnowflakeHarness, SnowflakeUnloadHarness)
