@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from etl_resources.change_log import READ, TRUNCATE, event_fields
+from etl_resources.change_log import READ, TRUNCATE, UPDATE, event_fields
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from etl_resources.changes.postgres_snapshot import Piece
+    from etl_resources.changes.postgres_visibility import View
 
 
 class Ranking:
@@ -89,6 +90,33 @@ def _as_unreadable(records: pa.RecordBatch, ranking: Ranking, seq: int) -> pa.Re
         event = {"key": key, "pos": ranking.piece.mark, "seq": seq + n, "op": READ, "values": values}
         raws.append(json.dumps(event, ensure_ascii=False).encode())
     return records.set_column(1, records.schema.field(1), pa.array(raws, pa.binary()))
+
+
+def moved(events: pa.RecordBatch, key: tuple[str, ...], seen_by: View | None) -> list[tuple[str, ...]]:
+    """Return the new keys, as text, of rows whose key was changed, and whose large values the event does not have.
+
+    `seen_by`: only those of transactions that this view sees.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    chosen = events.filter(
+        pc.and_(
+            pc.equal(events["_op"], UPDATE), pc.and_(pc.is_valid(events["_before"]), pc.is_valid(events["_unchanged"]))
+        )
+    )
+    if seen_by is not None:
+        seen = [seen_by.sees(seen_by.widened(int(xid))) for xid in chosen["_xid"].to_pylist()]
+        chosen = chosen.filter(pa.array(seen, pa.bool_()))
+    return list(zip(*(_texts(chosen[name]) for name in key), strict=True))
+
+
+def _texts(values: pa.Array) -> list[str]:
+    import pyarrow as pa
+
+    if pa.types.is_binary(values.type):
+        return ["\\x" + value.hex() for value in values.to_pylist()]
+    return values.cast(pa.string()).to_pylist()
 
 
 def shifted(batch: pa.RecordBatch, shift: int) -> pa.RecordBatch:
