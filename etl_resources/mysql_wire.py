@@ -40,7 +40,7 @@ class Block:
         """Return the bytes of every row: equal for equal rows, and only for them."""
         import numpy as np
 
-        return _texts(self.data, self.starts, self.ends, np.zeros(len(self), bool))
+        return texts(self.data, self.starts, self.ends, np.zeros(len(self), bool))
 
     def columns(self, count: int, where: str) -> list[pa.Array]:
         """Return the cells of each of the `count` columns as `binary`.
@@ -58,7 +58,7 @@ class Block:
             at = starts + lengths
             if (at > self.ends).any():
                 break
-            found.append(_texts(self.data, starts, at, nulls))
+            found.append(texts(self.data, starts, at, nulls))
         if len(found) < count or not np.array_equal(at, self.ends):
             raise UnavailableError("the server sent rows that are not of the form it announced", where=where)
         return found
@@ -84,7 +84,7 @@ def _cells(data: np.ndarray[Any, Any], at: np.ndarray[Any, Any]) -> tuple[Any, A
     return starts, lengths, nulls
 
 
-def _texts(data: bytes, starts: Any, ends: Any, nulls: Any) -> pa.Array:
+def texts(data: bytes, starts: Any, ends: Any, nulls: Any) -> pa.Array:
     """Return the texts: every second value of an array over the bytes as they are, without what lies between them."""
     import numpy as np
     import pyarrow as pa

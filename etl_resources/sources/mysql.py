@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from etl_resources.changes.mysql_settings import MysqlLogCapture
 from etl_resources.exceptions import ConfigurationError
 from etl_resources.mysql import MysqlConnection
 from etl_resources.read_ahead import read_ahead
-from etl_resources.source import Batch, Capabilities, Estimate, Position, Source, Stream, StreamOptions
+from etl_resources.source import (
+    Batch,
+    Capabilities,
+    Estimate,
+    LogCapture,
+    Position,
+    Source,
+    Stream,
+    StreamOptions,
+)
 from etl_resources.sources.mysql_columns import TinyInt1
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from etl_resources.change_log import ChangeLog, LogTable
 
 
 class Parallel(BaseModel):
@@ -65,7 +77,10 @@ class MysqlSource(MysqlConnection, Source):
     """
 
     options_type: ClassVar[type[StreamOptions]] = MysqlStreamOptions
-    capabilities: ClassVar[Capabilities] = Capabilities(captures=frozenset({"snapshot", "incremental"}), windows=True)
+    log_type: ClassVar[type[LogCapture]] = MysqlLogCapture
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        captures=frozenset({"snapshot", "incremental", "log"}), windows=True
+    )
 
     def read_schema(self, stream: Stream) -> pa.Schema:
         """Return the Arrow schema; unsigned numbers, enums and the like as `mysql_columns` has it."""
@@ -101,6 +116,13 @@ class MysqlSource(MysqlConnection, Source):
             # MySQL has a column `filtered` between the rows and the remarks.
             rows = session.rows(f"EXPLAIN {plan.query(conditions)}")[0][-2 if session.is_mariadb else -3]
         return Estimate(int(rows)) if str(rows).isdigit() else None
+
+    def change_log(self, pipeline: str, tables: Sequence[LogTable], capture: LogCapture) -> ChangeLog:
+        """Return the row binlog of the server for some tables."""
+        from etl_resources.changes.mysql import MysqlLog
+
+        settings = capture if isinstance(capture, MysqlLogCapture) else MysqlLogCapture(**capture.model_dump())
+        return MysqlLog(self, pipeline, tables, settings)
 
     def _read(self, stream: Stream, since: Position | None, batch_rows: int) -> Generator[Batch, None, None]:
         from etl_resources.sources.mysql_plan import make_plan
