@@ -89,6 +89,14 @@ def _as_over_the_wire(table: pa.Table, columns: list[Column]) -> pa.Table:
     for n, column in enumerate(columns):
         if column.kind in {"BINARY", "TIME"} and n < table.num_columns and table.column(n).num_chunks:
             texts = pa.concat_arrays(table.column(n).chunks)
-            values = unhex(texts) if column.kind == "BINARY" else texts.cast(pa.time64("us"))
+            values = unhex(texts) if column.kind == "BINARY" else _times(texts)
             table = table.set_column(n, table.schema.names[n], values)
     return table
+
+
+def _times(texts: pa.Array) -> pa.Array:
+    """Return times of day; Arrow parses those of a day only."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise("1970-01-01", texts, " ").cast(pa.timestamp("us")).cast(pa.time64("us"))
