@@ -143,4 +143,5 @@ def _compiled(
     before = re.escape(text[: found[0][0]])
     # Only the first field tells the line that begins an entry, with what stands around it.
     begins = f"^{before}(?:{fields[0].expression}){fields[0].behind}"
-    return LogFormat(name, staged(before, fields), tuple(f.column for f in fields), begins, multiline)
+    stages, literals = staged(before, fields)
+    return LogFormat(name, stages, tuple(f.column for f in fields), begins, multiline, literals)

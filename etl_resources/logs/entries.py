@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,6 +48,28 @@ def entries_of(data: bytes, line: int, start: str | None) -> Entries:
         text, raw, lines = text.filter(kept), raw.filter(kept), lines[kept.to_numpy(zero_copy_only=False)]
     assert isinstance(text, pa.StringArray)  # noqa: S101 - what the kernel makes of one
     return Entries(text, raw, lines)
+
+
+def behind_fields(texts: pa.StringArray, fields: Sequence[Any], literal: int) -> pa.StringArray:
+    """Return what is left of texts that begin with the fields and `literal` bytes; all of one whose fields are null."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not len(texts):
+        return texts
+    lengths = [pc.binary_length(field) for field in fields]
+    length = pc.add(reduce(pc.add, lengths), pa.scalar(literal, pa.int32()))
+    _, offsets, data = texts.buffers()
+    at = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    both = np.empty(2 * len(texts) + 1, np.int32)
+    both[::2] = at
+    both[1::2] = at[:-1] + pc.fill_null(length, 0).to_numpy(zero_copy_only=False)
+    # What was matched, and what is left, by turns in the same bytes.
+    halves = pa.Array.from_buffers(pa.string(), len(both) - 1, [None, pa.py_buffer(both), data])
+    found = halves.take(pa.array(np.arange(1, len(both), 2)))
+    assert isinstance(found, pa.StringArray)  # noqa: S101 - what the kernel makes of one
+    return found
 
 
 def last_start(data: bytes, start: str) -> int:

@@ -6,6 +6,7 @@ times as fast as with all of them at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -30,7 +31,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class LogFormat:
-    """A format of text logs. A group `_rest` of a stage is what the next one matches, else that is all of the entry."""
+    """A format of text logs. A group `_rest` of a stage is what the next one matches, else that is all of the entry.
+
+    With `literals`, the next one matches what is behind the fields of a stage and so many bytes of literal text.
+    """
 
     name: str
     stages: tuple[str, ...]
@@ -39,6 +43,7 @@ class LogFormat:
     """Matches a line that begins an entry; any other line continues the entry before it."""
     multiline: bool = False
     """Entries may have continuation lines, unless the user says otherwise."""
+    literals: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +57,26 @@ class Field:
     """It can only end where the text behind it begins."""
 
 
-def staged(before: str, fields: Sequence[Field]) -> tuple[str, ...]:
+def staged(before: str, fields: Sequence[Field]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Return the stages of entries that are `before`, then fields and literal texts by turns (as expressions).
 
-    Every stage walks over the fields before its own again, which is cheap, as it stops behind its own. That is the same
-    as one expression only where each field can end in one place alone; else there is only one stage.
+    And the bytes of literal text of each stage but the last: the next one begins behind them. That is the same as one
+    expression only where each field can end in one place alone; else there is only one stage.
     """
     if not all(field.certain for field in fields):
-        return (f"^{before}{''.join(_captured(field) for field in fields)}$",)
-    stages = []
+        return (f"^{before}{''.join(_captured(field) for field in fields)}$",), ()
+    stages, literals = [], []
     for first in range(0, len(fields), _FIELDS_PER_STAGE):
-        behind = first + _FIELDS_PER_STAGE
-        over = "".join(f"(?:{field.expression}){field.behind}" for field in fields[:first])
-        own = "".join(_captured(field) for field in fields[first:behind])
-        stages.append(f"^{before}{over}{own}{'$' if behind >= len(fields) else ''}")
-    return tuple(stages)
+        own = fields[first : first + _FIELDS_PER_STAGE]
+        stages.append(f"^{before}{''.join(_captured(field) for field in own)}")
+        literals.append(len(_literal("".join([before, *(field.behind for field in own)])).encode()))
+        before = ""
+    return (*stages[:-1], f"{stages[-1]}$"), tuple(literals[:-1])
+
+
+def _literal(expression: str) -> str:
+    """Return the text that an expression of literal text stands for."""
+    return re.sub(r"\\(.)", r"\1", expression, flags=re.DOTALL)
 
 
 def _captured(field: Field) -> str:
@@ -86,7 +96,9 @@ def _access(name: str, *, combined: bool) -> LogFormat:
     if combined:
         fields.append(Field(Column("referer"), _QUOTED, '" "'))
         fields.append(Field(Column("agent"), _QUOTED, '"'))
-    return LogFormat(name, staged("", fields), tuple(field.column for field in fields), r"^[^ ]+ [^ ]+ [^ ]+ \[")
+    stages, literals = staged("", fields)
+    columns = tuple(field.column for field in fields)
+    return LogFormat(name, stages, columns, r"^[^ ]+ [^ ]+ [^ ]+ \[", literals=literals)
 
 
 _APACHE_ERROR_TIME = r"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? \d{4}"

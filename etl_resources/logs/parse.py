@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from etl_resources.files.chunks import Chunk, Unreadable, raw_bytes
 from etl_resources.files.csv_records import Block
-from etl_resources.logs.entries import Entries, entries_of
+from etl_resources.logs.entries import Entries, behind_fields, entries_of
 from etl_resources.logs.formats import REST, LogFormat
 from etl_resources.logs.values import Values
 
@@ -52,7 +53,7 @@ class TextParser:
 
         columns: dict[str, Any] = {}
         rest, reasons, reached = entries.text, [why(pc.is_null(entries.text), _NOT_TEXT)], ""
-        for stage in self.format.stages:
+        for stage, literal in zip_longest(self.format.stages, self.format.literals):
             found = pc.extract_regex(rest, stage)
             names = [f.name for f in found.type if f.name != REST]
             behind = f" behind {reached}" if reached else ""
@@ -61,6 +62,8 @@ class TextParser:
             reached = names[-1]
             if found.type.get_field_index(REST) >= 0:
                 rest = pc.struct_field(found, REST)
+            elif literal is not None:
+                rest = behind_fields(rest, [columns[name] for name in names], literal)
         return columns, reasons
 
 
