@@ -12,6 +12,7 @@ from etl_resources.exceptions import (
     CredentialsRejectedError,
     EngineError,
     EtlError,
+    LogLostError,
     NotFoundError,
     UnavailableError,
 )
@@ -24,6 +25,12 @@ _TOO_OLD = (
     " read takes, or set `consistency: majority`"
 )
 
+_LOST = "read the streams anew (etl capture resnapshot), and make the oplog greater, or read more often"
+_NO_IMAGE = (
+    "read the streams anew (etl capture resnapshot); post-images have to be kept (changeStreamPreAndPostImages), and"
+    " for longer than a reader may be away (expireAfterSeconds)"
+)
+
 _BY_CODE: dict[int, tuple[type[EtlError], str]] = {
     **dict.fromkeys((18, 11, 8000), (CredentialsRejectedError, "check user, password and auth_source")),
     13: (CredentialsRejectedError, "grant the user the role `read` on the database"),
@@ -32,6 +39,7 @@ _BY_CODE: dict[int, tuple[type[EtlError], str]] = {
     26: (NotFoundError, "check the names of database and collection"),
     **dict.fromkeys((2, 9, 40, 51173, 31253, 31254), (ConfigurationError, "check `filter` and `fields`")),
     **dict.fromkeys((239, 246), (ConfigurationError, _TOO_OLD)),
+    **dict.fromkeys((286, 280, 260), (LogLostError, _LOST)),
     # Cursors that timed out, were killed, or went with a server that was restarted; elections; shutting down.
     **dict.fromkeys(
         (6, 7, 43, 50, 63, 89, 91, 133, 134, 136, 150, 175, 189, 202, 237, 262, 290, 317, 365, 391, 9001, 10107, 11600,
@@ -53,6 +61,8 @@ def translate(error: PyMongoError | OSError, where: str) -> EtlError:
         message = _tidy(str((error.details or {}).get("errmsg") or error))
         kind, fix = _BY_CODE.get(error.code or 0, (EngineError, ""))
         labels = ("RetryableError", "TransientTransactionError", "ResumableChangeStreamError")
+        if error.code == 47 and "-image" in message:  # of documents that are missing otherwise
+            kind, fix = LogLostError, _NO_IMAGE
         if kind is EngineError and any(error.has_error_label(label) for label in labels):
             kind = UnavailableError
         return kind(f"{message} (MongoDB error {error.code})", where=where, fix=fix)

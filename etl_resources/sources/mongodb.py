@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from etl_resources.changes.mongodb_settings import MongoLogCapture
 from etl_resources.exceptions import ConfigurationError, NotFoundError
 from etl_resources.hints import nearest
 from etl_resources.mongodb import MongoConnection
@@ -18,6 +19,7 @@ from etl_resources.source import (
     Capabilities,
     Estimate,
     Incremental,
+    LogCapture,
     Position,
     Source,
     Stream,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pymongo
 
+    from etl_resources.change_log import ChangeLog, LogTable
     from etl_resources.sources.mongodb_batches import Converter
     from etl_resources.sources.mongodb_horizon import Horizon
     from etl_resources.sources.mongodb_read import Found, Raw
@@ -85,8 +88,9 @@ class MongoSource(MongoConnection, Source):
 
     options_type: ClassVar[type[StreamOptions]] = MongoStreamOptions
     capabilities: ClassVar[Capabilities] = Capabilities(
-        captures=frozenset({"snapshot", "incremental"}), resumes=True, windows=True
+        captures=frozenset({"snapshot", "incremental", "log"}), resumes=True, windows=True
     )
+    log_type: ClassVar[type[LogCapture]] = MongoLogCapture
 
     def read_schema(self, stream: Stream) -> pa.Schema:
         """Return the columns that a sample of documents shows, and those that are declared."""
@@ -104,6 +108,12 @@ class MongoSource(MongoConnection, Source):
         with self._begin(stream, since) as read:
             converter = self._converter(stream, read, since)
             yield from _batches(read, converter, batch_rows, keep_empty=not isinstance(stream.capture, Incremental))
+
+    def change_log(self, pipeline: str, tables: Sequence[LogTable], capture: LogCapture) -> ChangeLog:  # noqa: ARG002
+        """Return the change streams of the collections; nothing is set up that would need the pipeline's name."""
+        from etl_resources.changes.mongodb import MongodbLog
+
+        return MongodbLog(self, tables, capture)
 
     def latest(self, stream: Stream) -> Position | None:
         """Return the newest cursor and the number of documents; they change when something is written as a rule."""
@@ -156,6 +166,7 @@ class MongoSource(MongoConnection, Source):
         import pyarrow as pa
 
         from etl_resources.files import json_types
+        from etl_resources.sources import mongodb_read
         from etl_resources.sources.mongodb_batches import Converter, sample_schema
 
         options = read.options
@@ -165,7 +176,7 @@ class MongoSource(MongoConnection, Source):
             known = json_types.load_schema(kept)
             schema = pa.schema(list({f.name: f for f in [*known, *declared]}.values()))
         else:
-            data = self.resilience.call(_sample, read)
+            data = self.resilience.call(mongodb_read.sample, read.whole, options.sample // 2)
             schema = sample_schema(data, options.columns, read.found.where)
         self.resilience.call(_require, stream, read, schema)
         origin = f"{self.database}.{options.collection}"
@@ -209,19 +220,6 @@ def _with_capture(read: _Read, stream: Stream, since: Position | None) -> _Read:
         # Few documents, which an index on the cursor finds: not over all `_id`s, so not to be begun again half-way.
         found = replace(found, filter=mongodb_query.both(found.filter, before.condition()), ordered=False)
     return replace(read, found=found, horizon=horizon)
-
-
-def _sample(read: _Read) -> bytes:
-    """Return documents from both ends: what was written first, and what is written now."""
-    from etl_resources.mongodb_errors import translated
-
-    found, half = read.whole, read.options.sample // 2
-    ends: list[dict[str, Any]] = [{"limit": 2 * half}]
-    if found.ordered:
-        ends = [{"sort": [("_id", order)], "limit": half} for order in (1, -1)]
-    with translated(found.where):
-        parts = [found.collection.find_raw_batches(dict(found.filter), found.projection, **end) for end in ends]
-        return b"".join(raw for part in parts for raw in part)
 
 
 def _require(stream: Stream, read: _Read, schema: pa.Schema) -> None:

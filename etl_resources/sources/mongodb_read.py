@@ -151,6 +151,16 @@ def ranges(found: Found, count: int, batch: int) -> list[Reader]:
     return [Reader(found, batch, first=first, end=end) for first, end in zip(lower, upper, strict=True)]
 
 
+def sample(found: Found, half: int) -> bytes:
+    """Return documents from both ends: what was written first, and what is written now."""
+    ends: list[dict[str, Any]] = [{"limit": 2 * half}]
+    if found.ordered:
+        ends = [{"sort": [("_id", order)], "limit": half} for order in (1, -1)]
+    with translated(found.where):
+        parts = [found.collection.find_raw_batches(dict(found.filter), found.projection, **end) for end in ends]
+        return b"".join(raw for part in parts for raw in part)
+
+
 def as_of(found: Found, at: Timestamp | None) -> Found:
     """Return what is read as of a moment of the cluster's clock; None: what a majority has, document by document."""
     return replace(found, collection=found.collection.with_options(read_concern=_concern(at)))

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from bson import Decimal128
 
+from etl_resources.change_log import Boundary, Changes, LogTable
+from etl_resources.changes.mongodb_settings import MongoLogCapture
 from etl_resources.source import Incremental, Snapshot, Stream
 from etl_resources.sources.mongodb import MongoSource, MongoStreamOptions
 from tests.servers.mongo import shared_mongo
@@ -20,7 +22,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "sources" / "mongodb.md"
 def test_the_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOP_PASSWORD", "not asked for")
     text = PAGE.read_text(encoding="utf-8")
-    connection, pipeline = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)]
+    connection, pipeline, log = [
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    ]
     written = connection["attributes"]["connections"]["shop"]
     assert written.pop("type") == "mongodb"
     MongoSource(**written)
@@ -43,8 +47,23 @@ def test_the_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
         rows[name] = batch.data.num_rows
     assert rows == {"orders": 3, "products": 1}
 
+    (followed,) = log["log"].values()
+    with server.client() as client:
+        client[database.name].command("collMod", "orders", changeStreamPreAndPostImages={"enabled": True})
+    options = MongoStreamOptions(**{k: v for k, v in followed["source"].items() if k != "connection"})
+    source = MongoSource(**server.settings(database=database.name))
+    table = LogTable(Stream("orders", options), ("_id",))
+    changes = source.change_log("p", [table], source.log_type(**followed["capture"]["log"]))
+    *loaded, boundary = changes.read({"orders": None})
+    assert isinstance(boundary, Boundary)
+    assert [c.batch.data.num_rows for c in loaded if isinstance(c, Changes)] == [4]
+
 
 def test_every_option_is_on_the_page() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    for name in {*MongoStreamOptions.model_fields, *MongoSource.model_fields} - {"type", "connection"}:
+    for name in {*MongoStreamOptions.model_fields, *MongoSource.model_fields, *MongoLogCapture.model_fields} - {
+        "type",
+        "connection",
+        "kind",
+    }:
         assert f"`{name}`" in text or f"{name}:" in text, name

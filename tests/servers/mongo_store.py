@@ -176,10 +176,11 @@ class Store:
             self._flush()
 
     def _move(self, place: tuple[str, str], to: tuple[str, str]) -> None:
+        kept: dict[tuple[str, str], Any]
         for kept in (self.collections, self.options, self.uuids):
-            kept.pop(to, None)  # type: ignore[attr-defined]
-            if place in kept:  # type: ignore[operator]
-                kept[to] = kept.pop(place)  # type: ignore[index,attr-defined]
+            kept.pop(to, None)
+            if place in kept:
+                kept[to] = kept.pop(place)
 
     def _log(self, kind: str, place: tuple[str, str], **more: Any) -> None:
         at, n = self.tick(), self._within
