@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from etl_resources.postgres_sql import literal
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from etl_resources.postgres_session import Session
 
-BATCH_BYTES = 1 << 23
+BATCH_BYTES, BATCH_ROWS = 1 << 22, 1 << 15
 
 
 def peek(
@@ -24,8 +24,10 @@ def peek(
     upto_lsn: str | None = None,
     upto_nchanges: int | None = None,
     batch_bytes: int = BATCH_BYTES,
-) -> Iterator[pa.Array]:
-    """Yield the messages (binary) of the transactions that the slot has not been advanced over, in the order of commit.
+    batch_rows: int = BATCH_ROWS,
+) -> Generator[pa.Array, None, None]:
+    """Yield the messages (binary) of the transactions that the slot has not been advanced over, in the order of commit,
+    about `batch_bytes` and at most `batch_rows` at a time.
 
     It ends behind the first transaction with which there are `upto_nchanges` messages, or whose commit is at or after
     `upto_lsn`; transactions are never cut. The settings of the session are changed to those under which values are
@@ -39,7 +41,9 @@ def peek(
     changes = "NULL" if upto_nchanges is None else str(int(upto_nchanges))
     with session.stream(_statement(slot, publication, lsn, changes), batch_bytes=batch_bytes) as batches:
         for batch in batches:
-            yield batch.column(0)
+            # Messages of deletes are short: it is the rows that bound what decoding needs.
+            for start in range(0, batch.num_rows, batch_rows):
+                yield batch.column(0).slice(start, batch_rows)
 
 
 def prepare(session: Session) -> None:

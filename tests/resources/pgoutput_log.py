@@ -25,6 +25,7 @@ class Log:
         self.server, self.database, self.client = server, database, client
         self.source = PostgresSource(**server.settings(database))
         self.described: list[Relation] = []
+        self._known: dict[Relation, list[Column]] = {}
 
     def sql(self, *statements: str) -> None:
         """Run statements, each in a transaction of its own."""
@@ -42,7 +43,10 @@ class Log:
 
     def describe(self, relation: Relation) -> Sequence[Column]:
         self.described.append(relation)
-        return describe_types(self.client, [(c.name, c.type_oid, c.typmod) for c in relation.columns])
+        if relation not in self._known:
+            wanted = [(c.name, c.type_oid, c.typmod) for c in relation.columns]
+            self._known[relation] = describe_types(self.client, wanted)
+        return self._known[relation]
 
     def decoder(self, cursor: int = 0, /, **keys: tuple[str, ...]) -> Decoder:
         """Return a decoder of tables of the schema public, whose streams have their names."""

@@ -1,0 +1,46 @@
+"""Peeks and decodes the first transaction of a slot, and then all of them: `settings slot publication [keep]`.
+
+Prints by how many MB the second peek made the process larger, and how many events it gave; `keep` holds on to all.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+
+from etl_resources.changes.pgoutput import Decoder, Relation
+from etl_resources.changes.postgres_peek import peek
+from etl_resources.read_ahead import read_ahead
+from etl_resources.sources.postgres import PostgresSource
+from etl_resources.sources.postgres_columns import Column, describe_types
+
+
+def main(settings: str, slot: str, publication: str, keep: str = "") -> None:
+    source = PostgresSource(**json.loads(settings))
+
+    def drained(upto_nchanges: int | None) -> int:
+        held = []
+        with source.client() as client, source.session() as session:
+
+            def describe(relation: Relation) -> list[Column]:
+                return describe_types(client, [(c.name, c.type_oid, c.typmod) for c in relation.columns])
+
+            decoder = Decoder({("public", "t"): "t"}, {}, {"t": ("id",)}, describe)
+            events = 0
+            for messages in read_ahead(peek(session, slot, publication, upto_nchanges=upto_nchanges), 2):
+                made = decoder.decode(messages)
+                events += sum(piece.data.num_rows for piece in made)
+                held += made if keep else []
+        return events
+
+    def size() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+    drained(1)
+    before = size()
+    events = drained(None)
+    print(json.dumps({"megabytes": size() - before, "events": events}))
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,90 @@
+"""Peeking: nothing is consumed, transactions stay whole, memory does not grow with them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl_resources.changes.postgres_peek import peek
+from etl_resources.exceptions import EtlError
+from tests.resources.pgoutput_log import PUBLICATION, SLOT, Log, follow
+from tests.servers.postgres import PostgresServer
+
+SCRIPT = Path(__file__).parent / "postgres_peeking.py"
+
+
+@pytest.fixture
+def log(postgres_server: PostgresServer, postgres_database: str) -> Iterator[Log]:
+    with follow(postgres_server, postgres_database) as found:
+        yield found
+
+
+def tags(log: Log, **limits: Any) -> str:
+    return b"".join(message[:1] for message in log.messages(**limits).to_pylist()).decode()
+
+
+def test_a_peek_consumes_nothing_and_comes_whole_transactions_far(log: Log) -> None:
+    log.sql("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1), (2), (3)")
+    ((middle,),) = log.rows("SELECT pg_current_wal_lsn()::text")
+    log.sql("INSERT INTO t VALUES (4)", "INSERT INTO t VALUES (5)")
+    assert tags(log) == tags(log) == "BRIIICBICBIC"
+    assert tags(log, upto_nchanges=1) == "BRIIIC"
+    assert tags(log, upto_nchanges=7) == "BRIIICBIC"
+    assert tags(log, upto_lsn=middle) == "BRIIIC"
+    assert tags(log, upto_lsn="0/1") == ""
+    log.sql(f"SELECT pg_replication_slot_advance('{SLOT}', '{middle}')")
+    assert tags(log) == "BRICBIC"
+
+
+def test_pieces_are_as_small_as_asked_for(log: Log) -> None:
+    log.sql("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t SELECT generate_series(1, 1000)")
+    with log.source.session() as session:
+        pieces = [piece.to_pylist() for piece in peek(session, SLOT, PUBLICATION, batch_rows=64)]
+    assert {len(piece) for piece in pieces[:-1]} == {64}
+    assert [message for piece in pieces for message in piece] == log.messages().to_pylist()
+
+
+@pytest.mark.parametrize(("slot", "publication"), [("no 'slot\\", PUBLICATION), (SLOT, "no 'publi,cation\\")])
+def test_what_is_not_there_is_named(log: Log, slot: str, publication: str) -> None:
+    log.sql("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    name = slot if slot != SLOT else publication
+    with log.source.session() as session, pytest.raises(EtlError) as raised:
+        list(peek(session, slot, publication))
+    assert f'"{name}" does not exist' in raised.value.what
+
+
+def test_a_peek_that_is_left_early_leaves_the_session_usable(log: Log) -> None:
+    log.sql("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t SELECT generate_series(1, 50000)")
+    with log.source.session() as session:
+        messages = peek(session, SLOT, PUBLICATION, batch_bytes=1 << 12)
+        next(messages)
+        messages.close()
+        assert session.value("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("rows", [100_000, pytest.param(1_000_000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+def test_a_large_transaction_needs_no_more_memory_than_a_small_one(log: Log, rows: int) -> None:
+    """50 MB at the most; a test of the test holds on to what it gets, and needs more."""
+    log.sql("CREATE TABLE t (id int PRIMARY KEY, v text, n numeric(12, 2), at timestamptz)")
+    values = "SELECT n, md5(n::text) || md5(n::text), n / 7.0, now() FROM generate_series({}, {}) n"
+    log.sql(f"INSERT INTO t {values.format(1, 20_000)}", f"INSERT INTO t {values.format(20_001, 20_000 + rows)}")
+    settings = json.dumps(log.server.settings(log.database))
+
+    def measured(*keep: str) -> Any:
+        done = subprocess.run(
+            [sys.executable, SCRIPT, settings, SLOT, PUBLICATION, *keep], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    told = measured()
+    assert told["events"] == rows + 20_000
+    assert told["megabytes"] <= 50
+    if rows > 100_000:
+        assert measured("keep")["megabytes"] > 100
