@@ -101,7 +101,7 @@ def raw_bytes(record: bytes, encoding: str) -> bytes:
     )
 
 
-def map_in_order(function: Callable[[_B], _R], blocks: Iterable[_B]) -> Iterator[_R]:
+def map_in_order(function: Callable[[_B], _R], blocks: Iterable[_B]) -> Generator[_R]:
     """Yield `function(block)` for every block, in order, computed on a few threads with a bounded number ahead.
 
     The blocks are made in a thread, too, so that all goes on while the consumer is busy, e.g. with writing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from etl_resources.files.json_format import JsonReader
     from etl_resources.sources.log import LogOptions
 
-Parsed = Iterator[tuple[Part, Chunk]]
+Parsed = Generator[tuple[Part, Chunk]]
 
 
 class Parser(Protocol):

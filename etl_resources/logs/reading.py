@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -85,8 +86,10 @@ class Reading:
                 tail = Tail(stream, at, parser.start, self.options.max_record_bytes, live=live, whole=one.compressed)
                 written = datetime.fromtimestamp(one.modified_ns / 1e9, UTC)
                 parts = tail.parts(self._ending(one, mark, seen), None if one.compressed else one.size)
-                for part, chunk in parser.chunks(parts, written):
-                    yield one.path, part, chunk
+                # Closed before the file is: a thread reads ahead in it.
+                with closing(parser.chunks(parts, written)) as chunks:
+                    for part, chunk in chunks:
+                        yield one.path, part, chunk
                 self._read_to_end(one, tail, known)
 
     def _current(self, mark: Mark | None) -> Mark | None:

@@ -63,7 +63,7 @@ def test_a_consumer_that_stops_early_leaves_no_thread_and_no_open_file() -> None
     blocks = _Blocks()
     found = map_in_order(lambda n: n, blocks)
     next(found)
-    found.close()  # type: ignore[attr-defined]
+    found.close()
     assert blocks.closed
     assert not _threads()
 
