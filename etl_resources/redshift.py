@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -66,9 +65,7 @@ class RedshiftConnection(dg.ConfigurableResource):
         }  # fmt: skip
         if self.sslmode != "disable":
             settings["sslmode"] = self.sslmode
-        with translated(self.address), warnings.catch_warnings():
-            # The driver's way to ask for TLS is an old one; what it accepts is checked all the same.
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with translated(self.address):
             connection: Connection = driver.connect(**settings)
         return connection
 

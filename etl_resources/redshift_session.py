@@ -21,7 +21,7 @@ class Session:
     """One connection. Statements are SQL text whose names and values are already quoted; each commits by itself.
 
     The driver connects and logs in; from then on statements go over its socket, because it would hold every result
-    whole. `silence` are seconds without a byte within an answer, `longest` those until an answer begins.
+    whole. `silence` are seconds without a byte within an answer, `longest` those until its first row comes.
     """
 
     def __init__(self, connection: Connection, where: str, *, silence: float, longest: float) -> None:
@@ -70,7 +70,6 @@ class Session:
         with translated(self.where):
             self._socket.settimeout(self._silence)
             self._socket.sendall(_QUERY + (len(text) + 4).to_bytes(4, "big") + text)
-            self._socket.settimeout(self._longest)
         parts = results(self._receive, rows=rows, where=self.where)
         while True:
             with translated(self.where):
@@ -84,10 +83,10 @@ class Session:
             yield part
         self._busy = False
 
-    def _receive(self, size: int) -> bytes:
-        received = self._socket.recv(size)
-        self._socket.settimeout(self._silence)
-        return received
+    def _receive(self, size: int, begun: bool) -> bytes:  # noqa: FBT001 - as `Receive` has it
+        # The columns may be told long before the first row is found.
+        self._socket.settimeout(self._silence if begun else self._longest)
+        return self._socket.recv(size)
 
     def close(self) -> None:
         """End the connection; a statement that has not ended is given up."""

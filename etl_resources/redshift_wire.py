@@ -27,6 +27,10 @@ _READ_BYTES = 1 << 18
 _BLOCK_BYTES = 1 << 24
 
 
+Receive = Callable[[int, bool], bytes]
+"""Returns up to so many bytes, none at the end of the connection; told if a row of the answer has come already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """A column of a result as the server announces it."""
@@ -98,11 +102,10 @@ def _texts(data: bytes, starts: Any, ends: Any, nulls: Any) -> pa.Array:
     return between.take(pa.array(np.arange(0, len(offsets), 2), mask=nulls))
 
 
-def results(receive: Callable[[int], bytes], *, rows: int, where: str) -> Iterator[tuple[Field, ...] | Block]:
+def results(receive: Receive, *, rows: int, where: str) -> Iterator[tuple[Field, ...] | Block]:
     """Yield what a statement answers: first its columns, if it has any, then its rows in blocks of at most `rows`.
 
-    `receive(n)` returns up to n bytes, none at the end of the connection. Ends where the server is ready for the next
-    statement, and nowhere else.
+    Ends where the server is ready for the next statement, and nowhere else.
 
     Raises:
         ServerError: the statement failed.
@@ -111,8 +114,10 @@ def results(receive: Callable[[int], bytes], *, rows: int, where: str) -> Iterat
     buffer, at = bytearray(), 0
     starts: list[int] = []
     failure: ServerError | None = None
+    begun = False
     while True:
         kind, at = _advance(buffer, at, starts, rows)
+        begun = begun or bool(starts)
         if starts and (kind is not None or at >= _BLOCK_BYTES):
             yield _block(buffer, starts, at)
             starts = []
@@ -127,16 +132,17 @@ def results(receive: Callable[[int], bytes], *, rows: int, where: str) -> Iterat
         if not starts:
             del buffer[:at]
             at = 0
-        if kind is None and not _receive(receive, buffer):
-            raise failure or UnavailableError("the server closed the connection too early", where=where)
+        if kind is None:
+            buffer += _more(receive, failure, where, begun=begun)
     if failure is not None:
         raise failure
 
 
-def _receive(receive: Callable[[int], bytes], buffer: bytearray) -> bool:
-    more = receive(_READ_BYTES)
-    buffer += more
-    return bool(more)
+def _more(receive: Receive, failure: ServerError | None, where: str, *, begun: bool) -> bytes:
+    if not (more := receive(_READ_BYTES, begun)):
+        # A server that shuts down says so, and closes.
+        raise failure or UnavailableError("the server closed the connection too early", where=where)
+    return more
 
 
 def _body(buffer: bytearray, at: int) -> tuple[bytes, int]:

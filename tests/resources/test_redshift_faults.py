@@ -133,6 +133,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "ca.pem", folder / "server.pem"
 
 
+@pytest.mark.filterwarnings("ignore:ssl.PROTOCOL_TLS:DeprecationWarning")  # the driver's way to ask for TLS
 def test_a_certificate_is_checked_unless_told_otherwise(
     database: str, authority: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +149,7 @@ def test_a_certificate_is_checked_unless_told_otherwise(
         assert source(database, **here | {"host": "127.0.0.1", "sslmode": "verify-ca"}).ping()
 
 
+@pytest.mark.filterwarnings("ignore:ssl.PROTOCOL_TLS:DeprecationWarning")
 def test_a_server_without_tls_is_refused_unless_told_otherwise(database: str) -> None:
     with pytest.raises(ConfigurationError, match="speaks no TLS"):
         source(database, sslmode="verify-full").ping()

@@ -24,6 +24,7 @@ _NESTED = {"struct", "list", "list_of_structs"}
 
 class RedshiftHarness(SourceHarness):
     name: ClassVar[str] = "redshift"
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     source_type = RedshiftSource
     memory_rows: ClassVar[tuple[int, int]] = (40_000, 160_000)
     options: ClassVar[dict[str, Any]] = {}
