@@ -100,6 +100,13 @@ class MysqlSource(MysqlConnection, Source):
         """
         yield from read_ahead(self._read(stream, since, batch_rows), _options(stream).read_ahead)
 
+    def latest(self, stream: Stream) -> Position | None:  # noqa: ARG002 - of all tables, as only the server knows
+        """Return what differs if anything was written to the server since; None: it does not let the user see that."""
+        from etl_resources.sources.mysql_news import news
+
+        with self.session() as session:
+            return news(session)
+
     def estimate(self, stream: Stream, since: Position | None) -> Estimate | None:
         """Return what the server's planner expects of a table; None for a query."""
         from etl_resources.sources.mysql_horizon import Horizon, kind_of

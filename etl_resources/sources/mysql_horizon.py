@@ -245,6 +245,18 @@ def _running(session: Session, late_by: int | None) -> dict[int, Open]:
     }
 
 
+def writers(session: Session) -> list[tuple[int, int]]:
+    """Return the open transactions that have written, as connection and number.
+
+    Raises:
+        CredentialsRejectedError: the user may not see the transactions of others.
+    """
+    session.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")  # only then is its own listing on the list
+    found = _transactions(session)
+    session.execute("COMMIT")
+    return sorted((thread, t[0]) for thread, listed in found.items() for t in listed if 0 < t[0] < _WRITING)
+
+
 def _transactions(session: Session) -> dict[int, list[tuple[int, str, bool, float]]]:
     """Return number, start, whether it is declared read only, and age of the transactions of others, by connection."""
     end = time.monotonic() + _FRESH_WITHIN
