@@ -35,8 +35,8 @@ SWEEP = "sweep"
 RENEWED_MARK, SWEPT_MARK = "renewed", "swept"
 """Delta `txn`s: the commits with which a table began to be read anew, and with which that was finished."""
 
-Tick = Callable[[Boundary, Collection[str]], None]
-"""Called after the commits of a boundary, with the streams that got rows."""
+Tick = Callable[[Boundary, Mapping[str, int]], None]
+"""Called after the commits of a boundary, with the streams that got rows, and how many."""
 
 
 class Capture:
@@ -148,15 +148,15 @@ class _Following:
 
     def _reach(self, boundary: Boundary) -> None:
         """Commit every stream that has rows; the others follow after a while, without rows."""
-        busy = []
+        busy: dict[str, int] = {}
         for name, landing in self.landings.items():
             position, began = boundary.positions[name], boundary.swept.get(name)
             if landing.piece is None and began is None:
                 self.idle[name] = position
                 continue
             self.idle.pop(name, None)
+            busy[name] = landing.piece.rows if landing.piece is not None else 0
             self._commit(name, position, began)
-            busy.append(name)
             self.run.point(f"capture:after_{name}")
         if time.monotonic() - self.idle_since > IDLE_SECONDS:
             self._settle_idle()

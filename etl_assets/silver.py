@@ -45,10 +45,15 @@ class SilverSpec:
     budget: Budget = Budget()  # noqa: RUF009 - frozen
     snapshot: bool = False
     """Every bronze batch is a whole snapshot: a key that is not in the newest one leaves the table."""
-    captured: bool = False
-    """Bronze holds the events of a change log, which knows their order."""
+    log_key: Sequence[str] = ()
+    """The columns of `key` as a change log names them; empty: bronze does not hold the events of one."""
     references: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Table as a foreign key names it -> key of that table in the lake."""
+
+    @property
+    def captured(self) -> bool:
+        """Whether bronze holds the events of a change log, which knows their order."""
+        return bool(self.log_key)
 
     @property
     def personal(self) -> Sequence[str]:

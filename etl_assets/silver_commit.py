@@ -61,7 +61,7 @@ class Refinement:
         session, work = self.session, self.work
         log = rows_between(session, self.bronze, 0, self.bronze.committed(self.silver.bronze.name))
         self.emptied = truncated_at(session, log if work.replay else work.relation)
-        self.work = prepared(session, work, log, self.silver.spec.key)
+        self.work = prepared(session, work, log, self.silver.spec.log_key)
         return incomplete(session)
 
     def judge(self, relation: str, *extra: object) -> Judgement:

@@ -31,7 +31,7 @@ def heal(silver: Silver, bronze: Handle, above: int, upto: int, run: Run) -> int
             return 0
         place = "(json_extract(e.record, '$._pos')::BIGINT, json_extract(e.record, '$._seq')::BIGINT)"
         # Names are quoted for the path within the JSON, and the path for SQL.
-        paths = {name: literal("$." + quote(name).replace('""', '\\"')) for name in silver.spec.key}
+        paths = {name: literal("$." + quote(name).replace('""', '\\"')) for name in silver.spec.log_key}
         same = " AND ".join(
             f"CAST(l.{quote(name)} AS VARCHAR) = json_extract_string(e.record, {path})" for name, path in paths.items()
         )

@@ -59,6 +59,13 @@ class LogCapture(BaseModel):
     )
     every: float = Field(default=0.5, gt=0, description="continuous: seconds between two looks when caught up.")
     lasts: float = Field(default=600.0, gt=0, description="continuous: seconds after which the run ends.")
+    merge_share: float = Field(
+        default=0.02, gt=0, le=1,
+        description="continuous: share of a large silver table that has to be pending before it is merged ahead of time.",
+    )  # fmt: skip
+    merge_age: float = Field(
+        default=300.0, ge=0, description="continuous: seconds after which what is pending is merged in any case."
+    )
     on_lost: Literal["fail", "resnapshot"] = Field(
         default="fail", description="What a run does when the log no longer has what comes next."
     )

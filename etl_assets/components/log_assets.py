@@ -1,7 +1,7 @@
 """The assets of a change log: the bronze tables of all its streams, landed by one step; and silver, if continuously."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from etl_assets.circuits import guarded
 from etl_assets.components.context import PipelineContext, conserved_spec, full_refresh, run_of
 from etl_assets.components.stream_assets import StreamAssets
 from etl_assets.components.table_metadata import same_columns, table_metadata, table_result
+from etl_assets.pace import Pace
 from etl_assets.pausing import paused
 from etl_resources.change_log import Boundary, ChangeLog, Lag, LogState, LogTable
 from etl_resources.exceptions import ConfigurationError
@@ -58,7 +59,7 @@ class LogAssets:
     @cached_property
     def tables(self) -> list[LogTable]:
         """The streams, as the log sees them."""
-        return [LogTable(stream.stream(), tuple(stream.model.key)) for stream in self.streams]
+        return [LogTable(stream.stream(), stream.log_key) for stream in self.streams]
 
     def log(self, source: Source) -> ChangeLog:
         """Return the log; nothing connects yet."""
@@ -139,24 +140,36 @@ class _Step:
                 fix=f"etl capture resume {self.assets.pipeline.name}",
             )
         self.refining = {name: Refining(self.streams[name], self.context) for name in self.silver}
+        settings = self.assets.settings
+        self.paces = {name: Pace(settings.merge_share, settings.merge_age) for name in self.silver}
         schemas = {name: _schema_of(self.source, stream) for name, stream in self.streams.items()}
         run = run_of(self.context)
-        if self.refining:
-            for refining in self.refining.values():
-                refining.refine(run)
-        return self.capture.follow(
+        for name in self.refining:
+            self._refine(name)
+        landed = self.capture.follow(
             run,
             schemas,
-            resnapshot_lost=self.assets.settings.on_lost == "resnapshot",
+            resnapshot_lost=settings.on_lost == "resnapshot",
             fresh=full_refresh(self.context),
             after=self._tick,
         )
+        for name, refining in self.refining.items():
+            self._refine(name)
+            refining.retry(run)
+        return landed
 
-    def _tick(self, boundary: Boundary, busy: Collection[str]) -> None:
-        run = run_of(self.context)
-        for name in busy:
-            if name in self.refining:
-                self.refining[name].refine(run)
+    def _refine(self, name: str) -> None:
+        began = time.monotonic()
+        self.refining[name].refine(run_of(self.context))
+        self.paces[name].merged(began, time.monotonic())
+
+    def _tick(self, boundary: Boundary, busy: Mapping[str, int]) -> None:
+        now = time.monotonic()
+        for name, refining in self.refining.items():
+            pace = self.paces[name]
+            pace.add(busy.get(name, 0), now)
+            if pace.due(refining.rows(), now):
+                self._refine(name)
         if time.monotonic() - self.observed > OBSERVED_SECONDS:
             self.observed = time.monotonic()
             for name in self.streams:

@@ -35,6 +35,11 @@ class Refining:
         self.warned = {rule: self.warned.get(rule, 0) + rows for rule, rows in refined.watched.items()} or self.warned
         self.unlisted = refined.unlisted or self.unlisted
 
+    def rows(self) -> int:
+        """Return the rows of the table as it is."""
+        handle = self.silver.table.open()
+        return handle.rows() if handle is not None else 0
+
     def retry(self, run: Run) -> None:
         """Try the rows again that wait for the row that a foreign key of theirs refers to."""
         from etl_assets.silver_replay import retry_missing_references

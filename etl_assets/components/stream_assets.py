@@ -198,9 +198,22 @@ class StreamAssets:
             contract=self.contract,
             budget=self.pipeline.budget(self.model.errors),
             snapshot=isinstance(self.capture, Snapshot),
-            captured=self.follows_log,
+            log_key=self.log_key if self.follows_log else (),
             references=self.references(),
         )
+
+    @cached_property
+    def log_key(self) -> tuple[str, ...]:
+        """The key as the source names its columns, before the steps have renamed any."""
+        from etl_assets.transforms import parse_steps
+        from etl_assets.transforms.parameters.shaping import Rename
+
+        names = list(self.model.key)
+        for step in reversed(parse_steps(self.model.steps, layer="silver", where=self.where)):
+            if isinstance(step.parameters, Rename):
+                before = {new: old for old, new in step.parameters.columns.items()}
+                names = [before.get(name, name) for name in names]
+        return tuple(names)
 
     def references(self) -> Mapping[str, tuple[str, ...]]:
         """Return the tables that the contract's foreign keys name -> their keys in the lake."""
