@@ -211,6 +211,7 @@ class Session:
         assert statement is not None
         if "hang" in FAULTS:
             threading.Event().wait(30)
+            raise ConnectionAbortedError("nobody waits any more, and nothing is written")
         answer = error or self.write(statement[2], statement[3], statement[4], rows)
         return answer + message(kind, body)
 
