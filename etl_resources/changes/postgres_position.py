@@ -31,6 +31,11 @@ class Progress:
     waits: int | None = None
     """The first chunk waits until all transactions below this number have ended: what they wrote before the table was
     watched is not in the log, and not yet in a snapshot either."""
+    ended: bool = False
+    """The last row was read; only `moved` is left."""
+    moved: tuple[tuple[str, ...], ...] = ()
+    """Keys that rows were given without their large values, which the snapshot may not have seen under the old key,
+    and may never see under the new one: to be read once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class Cursor:
         progress = self.snapshot and {
             "began": self.snapshot.began, "waits": self.snapshot.waits,
             "after": None if self.snapshot.after is None else list(self.snapshot.after),
+            "ended": self.snapshot.ended, "moved": [list(key) for key in self.snapshot.moved],
         }  # fmt: skip
         position = {
             "system": self.server.system, "timeline": self.server.timeline, "database": self.server.database,
@@ -99,4 +105,5 @@ def _progress(given: Mapping[str, Any] | None) -> Progress | None:
     if given is None:
         return None
     after = given["after"]
-    return Progress(given["began"], None if after is None else tuple(after), given["waits"])
+    moved = tuple(tuple(key) for key in given["moved"])
+    return Progress(given["began"], None if after is None else tuple(after), given["waits"], given["ended"], moved)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from etl_resources.change_log import Boundary, Changes, Lag
 from etl_resources.changes import postgres_slot
-from etl_resources.changes.pgoutput import Decoder
+from etl_resources.changes.pgoutput import Decoded, Decoder
+from etl_resources.changes.postgres_beside import Beside
 from etl_resources.changes.postgres_link import slot_errors
 from etl_resources.changes.postgres_peek import peek
-from etl_resources.changes.postgres_position import Cursor, Progress, lsn
-from etl_resources.changes.postgres_rows import Ranking, events, shifted
+from etl_resources.changes.postgres_position import Cursor, lsn
+from etl_resources.changes.postgres_rows import shifted
 from etl_resources.changes.postgres_setup import Setup, set_up
 from etl_resources.changes.postgres_slot import Status
 from etl_resources.changes.postgres_snapshot import Piece, pieces
@@ -27,7 +28,7 @@ from etl_resources.sources.postgres_columns import Column, describe_types
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from etl_resources.changes.pgoutput import Committed, Decoded, Relation
+    from etl_resources.changes.pgoutput import Committed, Relation
     from etl_resources.changes.postgres import PostgresLog
     from etl_resources.source import Position
 
@@ -104,22 +105,30 @@ class Reading:
     def _tick(self) -> Generator[Changes | Boundary]:
         """Look at the log once: nothing has been yielded of it before `_look` has returned, so that may be repeated."""
         look = self.log.connection.resilience.call(self._look)
-        rankings = {piece.stream: Ranking(piece, self.tables[piece.stream].key) for piece in look.pieces}
+        read = {piece.stream: piece for piece in look.pieces}
+        beside = {
+            name: Beside(cursor, self.tables[name].key, read.get(name))
+            for name, cursor in self.cursors.items()
+            if cursor.snapshot is not None
+        }
         decoder = Decoder(
             relations(self.tables, list(self.cursors)), {name: c.lsn for name, c in self.cursors.items()},
             {name: self.tables[name].key for name in self.cursors}, self._describe,
         )  # fmt: skip
-        xids: dict[str, set[int]] = {name: set() for name, c in self.cursors.items() if c.snapshot is not None}
         count = 0
         with slot_errors(self.log.slot, self.log.connection.address):
             for messages in look.messages:
                 count += len(messages)
                 for decoded in decoder.decode(messages):
-                    yield self._changes(decoded, rankings, xids)
+                    if decoded.stream in beside:
+                        beside[decoded.stream].note(decoded.data)
+                    yield self._changes(decoded)
         self._check(look, decoder, count)
-        for ranking in rankings.values():
-            yield from self._snapshot(ranking)
-        yield self._boundary(look, decoder.committed, xids)
+        for name, snapshot in beside.items():
+            for rows, unreadable in snapshot.rows():
+                count = rows.num_rows + (0 if unreadable is None else unreadable.num_rows)
+                yield self._changes(Decoded(name, rows, count, unreadable=unreadable))
+        yield self._boundary(look, decoder.committed, beside)
 
     def _look(self) -> Look:
         with self.log.linked() as link:
@@ -161,50 +170,26 @@ class Reading:
         come = decoder.committed is not None and self.target is not None and decoder.committed.pos >= self.target
         self.begin_reached = self.begin_reached or reached or come
 
-    def _changes(self, decoded: Decoded, rankings: Mapping[str, Ranking], xids: Mapping[str, set[int]]) -> Changes:
-        import pyarrow.compute as pc
-
-        name = decoded.stream
-        if name in rankings:
-            rankings[name].note(decoded.data)
-        if name in xids:
-            xids[name].update(int(xid) for xid in pc.unique(decoded.data["_xid"]).to_pylist())
-        return self._given(name, decoded.data, decoded.read, decoded.repeated, decoded.unreadable)
-
-    def _given(
-        self, name: str, data: pa.RecordBatch, read: int, repeated: int = 0, unreadable: pa.RecordBatch | None = None
-    ) -> Changes:
-        self.read[name] += read
+    def _changes(self, decoded: Decoded) -> Changes:
+        name, data = decoded.stream, decoded.data
+        self.read[name] += decoded.read
         if shift := self.cursors[name].shift:
             data = shifted(data, shift)
-        return Changes(name, Batch(data, self.read[name], unreadable=unreadable, repeated=repeated))
+        batch = Batch(data, self.read[name], unreadable=decoded.unreadable, repeated=decoded.repeated)
+        return Changes(name, batch)
 
-    def _snapshot(self, ranking: Ranking) -> Iterator[Changes]:
-        for rows, unreadable in events(ranking):
-            yield self._given(
-                ranking.piece.stream,
-                rows,
-                rows.num_rows + (unreadable.num_rows if unreadable else 0),
-                unreadable=unreadable,
-            )
-
-    def _boundary(self, look: Look, committed: Committed | None, xids: Mapping[str, set[int]]) -> Boundary:
+    def _boundary(self, look: Look, committed: Committed | None, beside: Mapping[str, Beside]) -> Boundary:
         with self.log.linked() as link:
             after = postgres_slot.status(link, self.log.slot)
+        if look.pieces:
+            self.progressed = time.monotonic()
         swept: dict[str, int] = {}
-        ended = {piece.stream: piece.after for piece in look.pieces}
-        for name, cursor in self.cursors.items():
-            progress = cursor.snapshot
-            if progress is not None and name in ended:
-                began = progress.began if progress.began is not None else cursor.lsn + 1 + cursor.shift
-                progress = Progress(began, ended[name], progress.waits) if ended[name] is not None else None
-                self.progressed = time.monotonic()
-                if progress is None:
-                    swept[name] = began
-            unseen = {*cursor.unseen, *after.view.unseen(xids.get(name, ()))}
+        for name, before in self.cursors.items():
+            cursor = beside[name].advanced(after.view) if name in beside else before
+            if name in beside and cursor.snapshot is None:
+                swept[name] = beside[name].began
             self.cursors[name] = replace(
-                cursor, server=look.now.server, snapshot=progress, renewed=False,
-                unseen=() if progress is None else tuple(x for x in sorted(unseen) if not after.view.sees(x)),
+                cursor, server=look.now.server, renewed=False,
                 view=str(look.now.view) if look.beat is not None else None, own=look.beat and look.beat[0],
                 lsn=max(cursor.lsn, committed.pos) if committed else cursor.lsn,
                 end=max(cursor.end, committed.end) if committed else cursor.end,

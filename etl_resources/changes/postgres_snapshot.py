@@ -88,12 +88,12 @@ def pieces(link: Link, tables: Mapping[str, TableFacts], cursors: Mapping[str, C
 
 
 def _piece(link: Link, table: TableFacts, progress: Progress, seen: _Seen, budget: int, most: int) -> Piece:
-    last = _last_key(link, table, progress, _rows_within(link, table, budget, most))
+    last = None if progress.ended else _last_key(link, table, progress, _rows_within(link, table, budget, most))
     piece = Piece(table.stream, *seen, last)
     names = ", ".join(f"t.{quote(name)}" for name in table.columns)
     with translated(link.where):
         columns = describe(link.client, f"(SELECT {names} FROM {table.relation} AS t)")  # noqa: S608 - quoted
-    condition = _between(table, progress.after, last)
+    condition = _condition(table, progress, last)
     # A piece is a small part: no estimate is to make the server read the whole table for it.
     whole = "off" if condition and table.index else "on"
     link.session.rows(f"SELECT set_config('enable_seqscan', '{whole}', true)")
@@ -151,6 +151,16 @@ def _last_key(link: Link, table: TableFacts, progress: Progress, rows: int) -> t
         f" ORDER BY {order} LIMIT 1 OFFSET {rows - 1}"
     )
     return tuple(str(part) for part in found[0]) if found else None
+
+
+def _condition(table: TableFacts, progress: Progress, last: tuple[str, ...] | None) -> str:
+    """Return what a piece consists of: the rows up to the last key, and those that have moved."""
+    listed = ", ".join(f"({', '.join(map(literal, key))})" for key in progress.moved)
+    moved = f"({', '.join(f't.{quote(name)}' for name in table.key)}) IN ({listed})"
+    if progress.ended:
+        return f" WHERE {moved}"
+    between = _between(table, progress.after, last)
+    return f"{between} OR {moved}" if between and progress.moved else between
 
 
 def _between(table: TableFacts, after: tuple[str, ...] | None, until: tuple[str, ...] | None) -> str:

@@ -1,0 +1,120 @@
+"""The change log of PostgreSQL under fire, and whether the fuzzer would notice if it were wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from etl_resources.changes import pgoutput, postgres_peek, postgres_reading, postgres_rows, postgres_slot
+from etl_resources.changes.pgoutput import Decoded, Decoder
+from etl_resources.changes.postgres_visibility import View
+from etl_resources.exceptions import EtlError
+from tests.resources.postgres_fuzz import Fuzz
+from tests.servers.postgres import PostgresServer, running_postgres
+
+LONG = bool(os.environ.get("ETL_SOAK"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server of its own: it is crashed, and commits wait for a standby that does not exist."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.mark.parametrize("seed", range(1, 2))
+def test_every_change_is_told_once_and_the_replay_is_the_table(server: PostgresServer, seed: int) -> None:
+    fuzz = Fuzz(server, seed, seconds=5, crashes=1)
+    fuzz.run()
+    assert fuzz.lake.kills
+    assert fuzz.lake.repeated, "the slot was never behind the lake"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(100, 110))
+def test_every_change_is_told_once_for_long(server: PostgresServer, seed: int) -> None:
+    Fuzz(server, seed, seconds=60, crashes=5).run()
+
+
+def _consumed(patch: pytest.MonkeyPatch) -> None:
+    statement = postgres_peek._statement
+    patch.setattr(postgres_peek, "_statement", lambda *args: statement(*args).replace("slot_peek", "slot_get"))
+
+
+def _slot_trusted(patch: pytest.MonkeyPatch) -> None:
+    def trusting(streams: Any, cursors: Any, keys: Any, describe: Any) -> Decoder:
+        return Decoder(streams, {}, keys, describe)
+
+    patch.setattr(postgres_reading, "Decoder", trusting)
+
+
+def _low_watermark(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(postgres_rows.Ranking, "note", lambda self, events: None)
+
+
+def _unseen_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(View, "unseen", lambda self, xids: [])
+
+
+def _rewritten(patch: pytest.MonkeyPatch, column: str, values: Callable[[pa.RecordBatch], pa.Array]) -> None:
+    decode = Decoder.decode
+
+    def mutant(self: Decoder, messages: pa.Array) -> list[Decoded]:
+        found = []
+        for one in decode(self, messages):
+            at = one.data.schema.get_field_index(column)
+            data = one.data.set_column(at, one.data.schema.field(at), values(one.data))
+            found.append(pgoutput.Decoded(one.stream, data, one.read, one.repeated, one.unreadable))
+        return found
+
+    patch.setattr(Decoder, "decode", mutant)
+
+
+def _seq_per_batch(patch: pytest.MonkeyPatch) -> None:
+    _rewritten(patch, "_seq", lambda data: pa.array(range(data.num_rows), pa.int64()))
+
+
+def _unchanged_is_null(patch: pytest.MonkeyPatch) -> None:
+    _rewritten(patch, "_unchanged", lambda data: pa.nulls(data.num_rows, data.schema.field("_unchanged").type))
+
+
+def _advanced_to_the_end(patch: pytest.MonkeyPatch) -> None:
+    advance = postgres_slot.advance
+
+    def mutant(link: Any, name: str, end: int) -> None:
+        advance(link, name, postgres_slot.status(link, name).insert)
+
+    patch.setattr(postgres_slot, "advance", mutant)
+
+
+def _moved_forgotten(patch: pytest.MonkeyPatch) -> None:
+    from etl_resources.changes import postgres_beside
+
+    patch.setattr(postgres_beside, "moved", lambda *args: [])
+
+
+@pytest.mark.parametrize(
+    ("mutant", "sign"),
+    [
+        (_consumed, r"[ab]: \d+ of \d+"),
+        (_slot_trusted, "an event of the past|doubled"),
+        (_low_watermark, "rows differ"),
+        (_unseen_forgotten, "rows differ"),
+        (_seq_per_batch, "one name, two events"),
+        (_unchanged_is_null, "rows differ"),
+        (_advanced_to_the_end, "the slot was made anew, or somebody else has read"),
+        (_moved_forgotten, "rows differ"),
+    ],
+)
+def test_the_fuzzer_notices(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch, mutant: Callable[[pytest.MonkeyPatch], None], sign: str
+) -> None:
+    """A test of the test: each of these mistakes was made by somebody."""
+    mutant(monkeypatch)
+    with pytest.raises((AssertionError, EtlError), match=sign):
+        for seed in range(6):
+            Fuzz(server, seed, seconds=2).run()
