@@ -1,4 +1,4 @@
-"""Peeks and decodes the first transaction of a slot, and then all of them: `settings slot publication [keep]`.
+"""Peeks and decodes the first transaction of a slot, and then all of them: `address slot publication [keep]`.
 
 Prints by how many MB the second peek made the process larger, and how many events it gave; `keep` holds on to all.
 """
@@ -9,19 +9,21 @@ import json
 import resource
 import sys
 
+import psycopg
+from adbc_driver_postgresql import dbapi
+
 from etl_resources.changes.pgoutput import Decoder, Relation
 from etl_resources.changes.postgres_peek import peek
+from etl_resources.postgres_session import Session
 from etl_resources.read_ahead import read_ahead
-from etl_resources.sources.postgres import PostgresSource
 from etl_resources.sources.postgres_columns import Column, describe_types
 
 
-def main(settings: str, slot: str, publication: str, keep: str = "") -> None:
-    source = PostgresSource(**json.loads(settings))
-
+def main(address: str, slot: str, publication: str, keep: str = "") -> None:
     def drained(upto_nchanges: int | None) -> int:
         held = []
-        with source.client() as client, source.session() as session:
+        with psycopg.connect(address, autocommit=True) as client:
+            session = Session(dbapi.connect(address, autocommit=True), "the test's server")
 
             def describe(relation: Relation) -> list[Column]:
                 return describe_types(client, [(c.name, c.type_oid, c.typmod) for c in relation.columns])
@@ -32,6 +34,7 @@ def main(settings: str, slot: str, publication: str, keep: str = "") -> None:
                 made = decoder.decode(messages)
                 events += sum(piece.data.num_rows for piece in made)
                 held += made if keep else []
+            session.close()
         return events
 
     def size() -> int:

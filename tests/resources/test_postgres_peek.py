@@ -74,11 +74,11 @@ def test_a_large_transaction_needs_no_more_memory_than_a_small_one(log: Log, row
     log.sql("CREATE TABLE t (id int PRIMARY KEY, v text, n numeric(12, 2), at timestamptz)")
     values = "SELECT n, md5(n::text) || md5(n::text), n / 7.0, now() FROM generate_series({}, {}) n"
     log.sql(f"INSERT INTO t {values.format(1, 20_000)}", f"INSERT INTO t {values.format(20_001, 20_000 + rows)}")
-    settings = json.dumps(log.server.settings(log.database))
+    address = log.server.dsn(log.database)
 
     def measured(*keep: str) -> Any:
         done = subprocess.run(
-            [sys.executable, SCRIPT, settings, SLOT, PUBLICATION, *keep], capture_output=True, text=True, check=False
+            [sys.executable, SCRIPT, address, SLOT, PUBLICATION, *keep], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
