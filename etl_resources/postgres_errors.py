@@ -88,13 +88,14 @@ def translate(error: BaseException, where: str) -> EtlError:
 def translated(where: str) -> Iterator[None]:
     """Run driver calls, and nothing else, so that their errors come out as errors of the tree."""
     import psycopg
+    import pyarrow as pa
     from adbc_driver_manager import Error as AdbcError
 
     try:
         yield
     except EtlError:
         raise
-    except (psycopg.Error, AdbcError, OSError) as error:
+    except (psycopg.Error, AdbcError, OSError, pa.ArrowException) as error:  # Arrow's: while rows are streamed
         raise translate(error, where) from error
 
 

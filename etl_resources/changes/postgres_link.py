@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
@@ -70,6 +71,7 @@ def slot_errors(slot: str, where: str) -> Iterator[None]:
     try:
         yield
     except EtlError as error:
+        # While rows are streamed, the driver gives the server's text without its code.
         code = getattr(error.__cause__, "sqlstate", None) or ""
         text = error.what
         if code == "55006" or "is active for PID" in text:
@@ -82,8 +84,8 @@ def slot_errors(slot: str, where: str) -> Iterator[None]:
             raise LogLostError(
                 f"slot {slot} is lost, the server has removed log that it needed: {text}", where=where, fix=RESNAPSHOT
             ) from error
-        if code == "42704":
-            raise LogLostError(f"slot {slot} is gone: {text}", where=where, fix=RESNAPSHOT) from error
+        if code == "42704" or re.search(r'(slot|publication) ".*" does not exist', text):
+            raise LogLostError(f"slot {slot} cannot go on: {text}", where=where, fix=RESNAPSHOT) from error
         if code == "55000":
             raise LogLostError(f"slot {slot} cannot be read: {text}", where=where, fix=RESNAPSHOT) from error
         raise

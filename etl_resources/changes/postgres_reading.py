@@ -75,7 +75,7 @@ class Reading:
         while time.monotonic() < ends:
             if self.caught_up and self._complete():
                 time.sleep(min(self.settings.every, max(0.0, ends - time.monotonic())))
-                if not self._news():
+                if not has_news(self._status(), self.cursors.values()):
                     continue
             yield from self._tick()
 
@@ -95,12 +95,12 @@ class Reading:
             )  # fmt: skip
         return False
 
-    def _news(self) -> bool:
+    def _status(self) -> Status:
         def ask() -> Status:
             with self.log.linked() as link:
                 return postgres_slot.status(link, self.log.slot)
 
-        return has_news(self.log.connection.resilience.call(ask), self.cursors.values())
+        return self.log.connection.resilience.call(ask)
 
     def _tick(self) -> Generator[Changes | Boundary]:
         """Look at the log once: nothing has been yielded of it before `_look` has returned, so that may be repeated."""
@@ -179,8 +179,7 @@ class Reading:
         return Changes(name, batch)
 
     def _boundary(self, look: Look, committed: Committed | None, beside: Mapping[str, Beside]) -> Boundary:
-        with self.log.linked() as link:
-            after = postgres_slot.status(link, self.log.slot)
+        after = self._status()
         if look.pieces:
             self.progressed = time.monotonic()
         swept: dict[str, int] = {}

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from signal import SIGQUIT
@@ -61,13 +61,13 @@ class Lake:
     kills: int = 0
     repeated: int = 0
 
-    def follow(self, log: PostgresLog, point: Callable[[], None]) -> None:
+    def follow(self, log: PostgresLog, point: Callable[[str], None]) -> None:
         """Land what the log gives; `point` may raise KilledError wherever a process may die."""
         staged: dict[str, list[pa.RecordBatch]] = {name: [] for name in TABLES}
         counts: Counter[str] = Counter()
         with closing(log.read({name: self.positions.get(name) for name in TABLES})) as items:
             for item in items:
-                point()
+                point("given")
                 if isinstance(item, Changes):
                     batch = item.batch
                     counts[item.stream] += batch.data.num_rows + batch.repeated
@@ -84,7 +84,7 @@ class Lake:
                     staged[name] = []
                     if name in item.swept:
                         self.swept[name] = item.swept[name]
-                    point()
+                    point("committed")
                 log.acknowledge(self.positions)
 
     def _commit(self, name: str, batches: list[pa.RecordBatch], position: Any) -> None:
@@ -250,7 +250,7 @@ class Fuzz:
 
     def log(self, wire: Wire, **settings: Any) -> Watched:
         """Return the log as a new process would make it, over a wire that may be cut."""
-        capture = PostgresLogCapture(slot=f"fuzz_{self.database}", chunk_rows=60, **settings)
+        capture = PostgresLogCapture(slot=f"fuzz_{self.database}", chunk_rows=150, **settings)
         tables = [
             LogTable(Stream(name, PostgresStreamOptions(type="postgres", table=name), capture), key)
             for name, key in TABLES.items()
@@ -264,12 +264,12 @@ class Fuzz:
     def _first_look(self, wire: Wire) -> None:
         """Make the slot before anybody writes, so that the ledger and the log begin at the same place."""
         with suppress(KilledError):
-            self.lake.follow(self.log(wire), _after(2))
+            self.lake.follow(self.log(wire), _after(2, "committed"))
 
     def _read(self, wire: Wire) -> None:
         begun = time.monotonic()
         crashes = [begun + self.seconds * (n + 1) / (self.crashes + 1) for n in range(self.crashes)]
-        while time.monotonic() < begun + self.seconds:
+        while time.monotonic() < begun + (self.seconds if self.lake.kills > 3 else 4 * self.seconds):
             if crashes and time.monotonic() > crashes[0]:
                 crashes.pop(0)
                 self.server.stop(SIGQUIT)
@@ -278,9 +278,8 @@ class Fuzz:
             if cut is not None:
                 cut.start()
             try:
-                self.lake.follow(
-                    self.log(wire, mode="continuous", every=0.01, lasts=2), _after(self.rng.randint(1, 30))
-                )
+                killed = _after(self.rng.randint(1, 6), self.rng.choice(["given", "committed", "committed"]))
+                self.lake.follow(self.log(wire, mode="continuous", every=0.01, lasts=2), killed)
             except KilledError:
                 self.lake.kills += 1
             except UnavailableError:
@@ -291,7 +290,7 @@ class Fuzz:
 
     def _finish(self, wire: Wire) -> None:
         while True:
-            self.lake.follow(self.log(wire), lambda: None)
+            self.lake.follow(self.log(wire), lambda _: None)
             if all(position["snapshot"] is None for position in self.lake.positions.values()):
                 return
 
@@ -344,12 +343,12 @@ def replayed(
     return {k: tuple(row[name] for name in columns) for k, row in state.items()}
 
 
-def _after(points: int) -> Callable[[], None]:
-    def points_left() -> Iterator[None]:
-        for _ in range(points):
-            yield
-        while True:
+def _after(points: int, kind: str) -> Callable[[str], None]:
+    """Return what kills the reader at one of the points of that kind."""
+    left = iter(range(points))
+
+    def point(here: str) -> None:
+        if here == kind and next(left, None) is None:
             raise KilledError
 
-    left = points_left()
-    return lambda: next(left)
+    return point
