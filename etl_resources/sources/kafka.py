@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from etl_resources.changes.debezium_settings import DebeziumLogCapture
 from etl_resources.exceptions import ConfigurationError
 from etl_resources.kafka import Client, KafkaConnection
 from etl_resources.messages import (
@@ -23,6 +24,7 @@ from etl_resources.source import (
     Batch,
     Capabilities,
     Estimate,
+    LogCapture,
     Position,
     Source,
     Stream,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from confluent_kafka import Message
 
+    from etl_resources.change_log import ChangeLog, LogTable
     from etl_resources.sources.kafka_batches import Batches
     from etl_resources.sources.kafka_reader import Reader
 
@@ -87,7 +90,8 @@ class KafkaSource(KafkaConnection, Source):
     """
 
     options_type: ClassVar[type[StreamOptions]] = KafkaStreamOptions
-    capabilities: ClassVar[Capabilities] = Capabilities(captures=frozenset(), resumes=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(captures=frozenset({"log"}), resumes=True)
+    log_type: ClassVar[type[LogCapture]] = DebeziumLogCapture
     _clients: dict[str, Client] = PrivateAttr(default_factory=dict)
 
     def read_schema(self, stream: Stream) -> pa.Schema:
@@ -187,6 +191,12 @@ class KafkaSource(KafkaConnection, Source):
         _, losses = start_at(client, new, offsets, first="earliest", fresh=False)
         settle(losses, offsets, go_on=options.on_lost == "continue", where=where)
         reader.assign(new)
+
+    def change_log(self, pipeline: str, tables: Sequence[LogTable], capture: LogCapture) -> ChangeLog:
+        """Return the log of topics that hold Debezium's change events."""
+        from etl_resources.changes.debezium import DebeziumLog
+
+        return DebeziumLog(self, pipeline, tables, capture)
 
     def latest(self, stream: Stream) -> Position | None:
         """Return the offsets behind the newest messages."""
