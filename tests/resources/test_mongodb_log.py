@@ -83,7 +83,7 @@ def test_every_operation_is_an_event_as_it_was(server: MongoServer, database: An
     assert found[0]["_op"] == "read"
     assert found[0]["_seq"] < 0
     assert all(e["_seq"] == 0 and e["_unchanged"] is None and e["_xid"] is None for e in found[1:])
-    assert len({e["_pos"] for e in found}) == 6
+    assert len({(e["_pos"], e["_seq"]) for e in found}) == 6
     assert abs(found[-1]["_commit_ts"].timestamp() - started) < 30
     assert filled(lake.state("a")) == truth(database.a)
     lake.land(log)
