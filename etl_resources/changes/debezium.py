@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from etl_resources.change_log import Boundary, ChangeLog, Changes, Finding, Lag, LogState, LogTable
 from etl_resources.changes.debezium_settings import DebeziumLogCapture
+from etl_resources.changes.debezium_types import dumped_schema, loaded_schema
 from etl_resources.exceptions import ConfigurationError, LogLostError
 from etl_resources.source import Batch, LogCapture, Position, unreadable_schema
 from etl_resources.sources.kafka_partitions import Offsets, Partition, find_partitions, start_at, watermarks
@@ -142,7 +143,7 @@ class DebeziumLog(ChangeLog):
             self._lost(["it is another cluster than the one that was read until now"])
         avro = options.format == "avro"
         envelopes = AvroEnvelopes(self.source.schemas()) if avro else JsonEnvelopes(kept.get("payload", {}))
-        rows = Rows(_schema(kept.get("schema")), table.key, self.capture.unavailable, f"topic {options.topic}")
+        rows = Rows(loaded_schema(kept.get("schema")), table.key, self.capture.unavailable, f"topic {options.topic}")
         memory = Memory.load(kept.get("seen", ""), self.capture.remember)
         offsets, base = Offsets.load(since), kept.get("base", 0)
         return Followed(table, options.topic, offsets, base, envelopes, rows, memory, kept.get("tombstones", 0))
@@ -264,23 +265,9 @@ def _apart(found: list[dict[str, Any]], origin: str) -> pa.RecordBatch | None:
 def _position(stream: Followed, cluster: str) -> dict[str, Any]:
     return {
         **stream.offsets.dump(), "pos": stream.pos, "base": stream.base, "cluster": cluster,
-        "payload": stream.envelopes.dump(), "schema": _dumped(stream.rows.schema), "seen": stream.memory.dump(),
+        "payload": stream.envelopes.dump(), "schema": dumped_schema(stream.rows.schema), "seen": stream.memory.dump(),
         "tombstones": stream.tombstones,
     }  # fmt: skip
-
-
-def _dumped(schema: pa.Schema) -> str:
-    import base64
-
-    return base64.b64encode(schema.serialize().to_pybytes()).decode()
-
-
-def _schema(dumped: str | None) -> pa.Schema:
-    import base64
-
-    import pyarrow as pa
-
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(dumped))) if dumped else pa.schema([])
 
 
 def _options(table: LogTable) -> KafkaStreamOptions:

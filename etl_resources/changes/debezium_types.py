@@ -187,3 +187,19 @@ def _as_text(octets: pa.Array, scale: int) -> pa.Array:
         [None if v is None else format(Decimal(int.from_bytes(v, "big", signed=True)).scaleb(-scale, exact), "f")
          for v in octets.to_pylist()], pa.string(),
     )  # fmt: skip
+
+
+def dumped_schema(schema: pa.Schema) -> str:
+    """Return a schema as text, for a position."""
+    import base64
+
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+def loaded_schema(dumped: str | None) -> pa.Schema:
+    """Return what `dumped_schema` wrote."""
+    import base64
+
+    import pyarrow as pa
+
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(dumped))) if dumped else pa.schema([])
