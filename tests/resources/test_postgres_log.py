@@ -14,9 +14,10 @@ import pyarrow as pa
 import pytest
 
 from etl_resources.change_log import Boundary, Changes, LogTable
-from etl_resources.changes import postgres_history
+from etl_resources.changes import postgres_history, postgres_rows
 from etl_resources.changes.postgres import PostgresLog
 from etl_resources.changes.postgres_settings import PostgresLogCapture
+from etl_resources.changes.postgres_setup import set_up
 from etl_resources.changes.postgres_slot import default_name
 from etl_resources.changes.postgres_visibility import View
 from etl_resources.exceptions import UnavailableError
@@ -249,9 +250,9 @@ def test_the_slot_moves_on_although_the_tables_are_quiet(shop: Shop) -> None:
     shop.read(heartbeat=False)
     quiet = shop.slot()["confirmed_flush_lsn"]
     shop.read()
-    assert shop.sql(
-        f"SELECT '{quiet}'::pg_lsn - '{before}' < 1000, pg_current_wal_lsn() - '{shop.slot()['confirmed_flush_lsn']}' < 1000"
-    ) == [(True, True)]
+    now = shop.slot()["confirmed_flush_lsn"]
+    moved = f"SELECT '{quiet}'::pg_lsn - '{before}' > 1000, '{now}'::pg_lsn - '{before}' > 1000"
+    assert shop.sql(moved) == [(False, True)]
 
 
 def test_an_idle_server_has_no_news(shop: Shop) -> None:
@@ -352,9 +353,6 @@ def test_a_piece_waits_for_transactions_that_an_earlier_look_gave(shop: Shop) ->
     log = shop.log()
     with closing(log.read({"t": None})) as items:
         with hidden_commits(shop.server):
-            shop.log().read({"t": None})
-            from etl_resources.changes.postgres_setup import set_up
-
             with log.linked() as link:
                 set_up(link, log, {"t": None})
             thread = in_background(shop.server, shop.database, "UPDATE t SET v = 99 WHERE id = 2")
@@ -372,6 +370,21 @@ def test_a_piece_waits_for_transactions_that_an_earlier_look_gave(shop: Shop) ->
             shop.land(log, item)
     assert shop.state("t", "id", "v")[2,] == (2, 99)
     assert shop.positions["t"]["snapshot"] is None
+
+
+@pytest.mark.parametrize("mutant", ["low watermark", "unseen forgotten"])
+def test_these_tests_notice_positions_that_are_taken_for_visibility(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, mutant: str
+) -> None:
+    """A test of the two tests above."""
+    if mutant == "low watermark":
+        monkeypatch.setattr(postgres_rows.Ranking, "note", lambda self, events: None)
+        with pytest.raises(AssertionError):
+            test_a_row_that_a_snapshot_does_not_see_yet_is_put_before_the_event(shop)
+    else:
+        monkeypatch.setattr(View, "unseen", lambda self, xids: [])
+        with pytest.raises(AssertionError):
+            test_a_piece_waits_for_transactions_that_an_earlier_look_gave(shop)
 
 
 def test_a_table_that_is_emptied_while_it_is_read(shop: Shop) -> None:
