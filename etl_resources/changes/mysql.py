@@ -89,7 +89,10 @@ class MysqlLog(ChangeLog):
                     definitions.append(self.define(session, table))
                 except (ConfigurationError, NotFoundError) as error:
                     found.append(Finding("error", error.what, error.fix, table.name))
-            return [*self._findings(server, definitions), *privileges(server), *found]
+            missing = list(privileges(server))
+            if any(finding.level == "error" for finding in missing):
+                return [*missing, *found]
+            return [*self._findings(server, definitions), *missing, *found]
 
     def _findings(self, server: Server, definitions: list[Definition]) -> Iterator[Finding]:
         from etl_resources.changes.mysql_preflight import filters, settings, table
@@ -117,7 +120,7 @@ class MysqlLog(ChangeLog):
             first = min(placed.values(), key=lambda cursor: cursor.pos)
             try:
                 start = resume(server, placed, self.dump, wait=self.source.resilience.timeout)
-                start.dump.close()
+                start.dump.close(session)
             except LogLostError as error:
                 return LogState("lost", news=True, notes=[error.what, *notes])
             behind = server.behind(first.file, first.place) if first.server == server.identity else None

@@ -36,8 +36,9 @@ class Stream:
 class Collector:
     """The streams of a log. `ready` holds what is decoded, in the order of the log of each stream."""
 
-    def __init__(self, streams: list[Stream], define: Define, *, folded: bool, where: str) -> None:
+    def __init__(self, streams: list[Stream], define: Define, *, mariadb: bool, folded: bool, where: str) -> None:
         self.streams, self._define, self._folded, self.where = streams, define, folded, where
+        self._mariadb = mariadb
         self._by_table = {self._name(s.definition.database, s.definition.table): s for s in streams}
         self._tables: dict[int, tuple[Stream, TableMap, Shape] | None] = {}
         self._last: tuple[Stream, TableMap, Shape] | None = None
@@ -91,7 +92,7 @@ class Collector:
             return
         key = body[6:]
         if (version := stream.versions.get(key)) is None:
-            version = self._version(stream, parse(body, self.where))
+            version = self._version(stream, parse(body, self.where, mariadb=self._mariadb))
             stream.versions[key] = version
         self._tables[number] = self._last = (stream, *version)
 

@@ -7,6 +7,7 @@ import select
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from struct import pack
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pymysql
 
     from etl_resources.mysql import MysqlConnection
+    from etl_resources.mysql_session import Session
 
 _DUMP, _DUMP_GTID = 0x12, 0x1E
 _THROUGH_GTID = 4
@@ -135,9 +137,14 @@ class Dump:
                 raise_mysql_exception(packet)
         raise refusal(packet[9:].decode(errors="replace"), self.where)
 
-    def close(self) -> None:
-        """Hang up; the server notices when it next has something to send."""
+    def close(self, by: Session | None = None) -> None:
+        """Hang up. The server notices when it next has something to send, or at once if another session tells it."""
+        number = self._connection.thread_id()
         self._connection._force_close()  # noqa: SLF001 - nothing can be said to a server that sends its log
+        if by is not None:
+            # It may have ended by itself, and a server that is gone says so elsewhere.
+            with suppress(EtlError):
+                by.execute(f"KILL CONNECTION {number}")
 
 
 def refusal(message: str, where: str) -> EtlError:

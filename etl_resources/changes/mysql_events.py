@@ -189,8 +189,8 @@ class Group:
     """Microseconds since 1970."""
     alone: bool = False
     """MariaDB: the one statement that follows is the whole transaction."""
-    prepared: bool = False
-    """MariaDB: an XA transaction, whose fate is not known yet."""
+    prepared: str | None = None
+    """MariaDB: name of an XA transaction whose fate is not known yet."""
     server: str = ""
     """Where it was first committed."""
     tagged: bool = False
@@ -202,7 +202,8 @@ def group(event: Event) -> Group:
     if event.kind == MARIADB_GTID:
         number, domain, flags = int.from_bytes(body[:8], "little"), int.from_bytes(body[8:12], "little"), body[12]
         name = f"{domain}-{event.server}-{number}"
-        return Group(name, event.timestamp * 1_000_000, bool(flags & 1), bool(flags & 64), str(event.server))
+        prepared = _xa_name(body[21 if flags & 2 else 13 :]) if flags & 64 else None
+        return Group(name, event.timestamp * 1_000_000, bool(flags & 1), prepared, str(event.server))
     if event.kind == TAGGED_GTID:
         return Group(None, event.timestamp * 1_000_000, tagged=True)
     identifier = uuid_text(body[1:17])
@@ -214,6 +215,12 @@ def group(event: Event) -> Group:
     if event.kind == ANONYMOUS_GTID:
         return Group(None, committed)
     return Group(f"{identifier}:{int.from_bytes(body[17:25], 'little')}", committed, server=identifier)
+
+
+def _xa_name(data: bytes) -> str:
+    """Return the name of an XA transaction as statements in the log write it."""
+    parts = data[6 : 6 + data[4]], data[6 + data[4] : 6 + data[4] + data[5]]
+    return f"X'{parts[0].hex()}',X'{parts[1].hex()}',{int.from_bytes(data[:4], 'little')}"
 
 
 def uuid_text(data: bytes) -> str:

@@ -129,11 +129,9 @@ class Follower:
         place = f"{self.file}:{self.place}"
         origin = said.server if said.gtid and said.server != self.server else None
         self._group = Transaction(self.pos, said.gtid or place, said.committed, origin)
-        self._gtid, self._alone, self._is_begun, self._xa = said.gtid, said.alone, False, None
+        self._gtid, self._alone, self._is_begun, self._xa = said.gtid, said.alone, False, said.prepared
         self._group_at = self.place - event.size
-        if said.prepared:
-            self._xa = ""
-        self.collector.skipped = said.prepared
+        self.collector.skipped = said.prepared is not None
 
     def _opened(self, event: Event) -> Transaction:
         """Return the transaction; a server of before GTIDs names none."""

@@ -74,15 +74,15 @@ def _quoted(text: str) -> str:
 
 
 def _double(value: float) -> str:
-    """Return the shortest text, as MySQL writes it: `1.0`, `1e20`, `1.5e-7`."""
-    text = repr(value)
-    if "e" not in text:
-        return text
-    digits, _, exponent = text.partition("e")
-    power = int(exponent)
-    if 0 <= power < 15 or -5 <= power < 0:
-        return format(Decimal(text), "f")
-    return f"{digits.removesuffix('.0')}e{power}"
+    """Return the shortest text, as MySQL writes it: `1.0`, `1e20`, `0.00000015`."""
+    shortest = Decimal(repr(value))
+    power = shortest.adjusted()
+    if shortest == 0 or -15 <= power < 15:
+        text = format(shortest, "f")
+        return text if "." in text else f"{text}.0"
+    digits = "".join(map(str, shortest.as_tuple().digits)).rstrip("0")
+    fraction = f".{digits[1:]}" if digits[1:] else ""
+    return f"{'-' if value < 0 else ''}{digits[0]}{fraction}e{power}"
 
 
 def _opaque(kind: int, data: bytes) -> str:

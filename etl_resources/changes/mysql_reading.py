@@ -20,6 +20,7 @@ from etl_resources.changes.mysql_position import Cursor, Progress, encoded
 from etl_resources.changes.mysql_prepared import reread
 from etl_resources.changes.mysql_resume import resume
 from etl_resources.changes.mysql_snapshot import Snapshot, walk
+from etl_resources.exceptions import EtlError
 from etl_resources.source import Position
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Reading:
         self.where, self.wait = log.source.address, log.source.resilience.timeout
         self.cursors = {d.name: Cursor.from_position(p) if (p := since.get(d.name)) else None for d in definitions}
         start = resume(server, self.cursors, log.dump, wait=self.wait)
-        self.dump = stack.enter_context(closing(start.dump))
+        self.dump, self._is_deaf = start.dump, False
+        stack.callback(self._hang_up)
         self.base = start.cursor.base
         charsets, streams = Charsets(server.session), []
         for definition in definitions:
@@ -54,13 +56,20 @@ class Reading:
             streams.append(Stream(definition, streamed, self._end() if is_new else -1))
         folded = server.session.value("SELECT @@lower_case_table_names") != 0
         self.collector = Collector(
-            streams, lambda d: log.define(server.session, d.log_table), folded=folded, where=self.where
+            streams,
+            lambda d: log.define(server.session, d.log_table),
+            mariadb=server.is_mariadb,
+            folded=folded,
+            where=self.where,
         )
         self.follower = Follower(
             start.cursor, self.collector, mariadb=server.is_mariadb, reread=self._reread, where=self.where
         )
         self.snapshots = {s.definition.name: self._snapshot(s) for s in streams}
         self._committed_rows, self._since_boundary = 0, time.monotonic()
+
+    def _hang_up(self) -> None:
+        self.dump.close(None if self._is_deaf else self.server.session)
 
     def _end(self) -> int:
         """Return `_pos` of the end of the log."""
@@ -75,6 +84,13 @@ class Reading:
 
     def ticks(self) -> Iterator[Changes | Boundary]:
         """Yield all ticks of the read."""
+        try:
+            yield from self._ticks()
+        except EtlError:
+            self._is_deaf = True
+            raise
+
+    def _ticks(self) -> Iterator[Changes | Boundary]:
         deadline = time.monotonic() + self.capture.lasts
         is_continuous = self.capture.mode == "continuous"
         yield from self._up_to(self._end(), boundaries=True)
@@ -142,7 +158,9 @@ class Reading:
                 else:
                     yield from self._up_to(pos, boundaries=False)
                     yield from self._flushed()
+                    self._is_deaf = True
                     yield from rows
+                    self._is_deaf = False
             if at.held:
                 yield from self._up_to(pos, boundaries=False)
                 yield from self._flushed()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from etl_resources.changes import mysql_events as ev
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from etl_resources.changes.mysql_dump import Dump
     from etl_resources.changes.mysql_server import Server
 
+_FIRST = 4
+"""Where the first event of a file begins."""
 _RENEW = "read the streams anew: etl capture resnapshot"
 
 
@@ -49,7 +51,7 @@ def resume(
         try:
             return Start(_at(first, dump, wait), dump)
         except BaseException:
-            dump.close()
+            dump.close(server.session)
             raise
     first = min((c for name, c in placed.items() if name not in here), key=lambda c: c.pos)
     return _elsewhere(server, first, [*known.values()], here, frozenset(placed) - frozenset(here), open_dump)
@@ -63,8 +65,7 @@ def _fresh(server: Server, known: list[Cursor], open_dump: Callable[[], Dump], w
     if not server.is_mariadb and (server.setting("gtid_mode") or "").upper() == "ON":
         gtid = _gtids_of_mysql(open_dump(), file, place, wait)
     dump = open_dump()
-    dump.start(file, place)
-    return Start(Cursor(server.identity, base, file, place, gtid=gtid), dump)
+    return Start(_at(Cursor(server.identity, base, file, place, gtid=gtid), dump, wait), dump)
 
 
 def _base(server: Server, known: list[Cursor], file: str, place: int) -> int:
@@ -85,7 +86,7 @@ def _gtids_of_mysql(dump: Dump, file: str, place: int, wait: float) -> str | Non
     found: MysqlSet | None = None
     at = 0
     try:
-        dump.start(file, 4)
+        dump.start(file, _FIRST)
         while at < place:
             if (event := dump.next(wait)) is None:
                 raise UnavailableError("the server did not send its log up to its end", where=dump.where)
@@ -106,28 +107,29 @@ def _gtids_of_mysql(dump: Dump, file: str, place: int, wait: float) -> str | Non
 def _at(cursor: Cursor, dump: Dump, wait: float) -> Cursor:
     """Ask for the log from a cursor on, and see that it is the log in which the cursor was taken."""
     if cursor.place >= 2**32:  # only the last transaction of a file is there, and nothing can be asked for so far back
-        dump.start(following(cursor.file), 4)
+        dump.start(following(cursor.file), _FIRST)
         return cursor
     begin = cursor.anchor[0] if cursor.anchor else cursor.place
     dump.start(cursor.file, begin)
-    if cursor.anchor is None and cursor.born is None:
-        return cursor
-    while True:
-        if (event := dump.next(wait)) is None:
-            raise UnavailableError("the server has not begun to send its log", where=dump.where)
-        if event.kind == ev.FORMAT:
-            if cursor.born is not None and event.timestamp != cursor.born:
-                break
-            if cursor.anchor is None or (begin == 4 and event.crc == cursor.anchor[1]):
-                return cursor
-        elif event.is_stored:
-            if cursor.anchor is not None and event.crc == cursor.anchor[1]:
-                return cursor
-            break
+    event = _next(dump, {ev.FORMAT}, wait)
+    if cursor.born in {None, event.timestamp}:
+        born = replace(cursor, born=event.timestamp)
+        if cursor.anchor is None or (begin == _FIRST and event.crc == cursor.anchor[1]):
+            return born
+        if begin != _FIRST and _next(dump, set(), wait).crc == cursor.anchor[1]:
+            return born
     raise LogLostError(
         f"the binlog of this server is not the one that was read: {cursor.file} has something else at {begin}",
         where=dump.where, fix=f"after RESET MASTER, or a restored backup: {_RENEW}",
     )  # fmt: skip
+
+
+def _next(dump: Dump, kinds: set[int], wait: float) -> ev.Event:
+    """Return the next event of some kinds, or, where none are given, the next that stands in the log."""
+    while (event := dump.next(wait)) is not None:
+        if event.kind in kinds or (not kinds and event.is_stored):
+            return event
+    raise UnavailableError("the server has not begun to send its log", where=dump.where)
 
 
 def _elsewhere(
@@ -146,7 +148,7 @@ def _elsewhere(
             f"this server ({server.identity}) does not have all transactions that were read from {first.server}",
             where=server.session.where, fix=f"connect to one that has, or {_RENEW}",
         )  # fmt: skip
-    file, place = server.files()[0][0], 4
+    file, place = server.files()[0][0], _FIRST
     base = next(iter(here.values())).base if here else _base(server, known, file, place)
     dump = open_dump()
     dump.start_behind(first.gtid)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from etl_resources.changes.mysql_types import Physical
 
 INSERT, UPDATE, DELETE = 0, 1, 2
-PADDING = 16
-"""Bytes behind the buffer, so that a value may be looked at as one of eight bytes wherever it ends."""
+PADDING = 64
+"""Bytes behind the buffer: the longest value that can be looked for where a null ends it (a DECIMAL), and more."""
 
 
 @dataclass(slots=True)

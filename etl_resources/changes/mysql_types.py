@@ -93,8 +93,8 @@ def identity(body: bytes) -> tuple[int, str, str]:
     return int.from_bytes(body[:6], "little"), body[9 : 9 + length].decode(), table.decode()
 
 
-def parse(body: bytes, where: str) -> TableMap:
-    """Return what the body of a TABLE_MAP event says.
+def parse(body: bytes, where: str, *, mariadb: bool) -> TableMap:
+    """Return what the body of a TABLE_MAP event says; MariaDB counts geometries among the texts, and MySQL vectors.
 
     Raises:
         ConfigurationError: the server does not log the names of columns, or has a type that is not known.
@@ -117,7 +117,8 @@ def parse(body: bytes, where: str) -> TableMap:
             "the binlog does not hold the names of columns", where=f"table {database}.{table}, {where}",
             fix="SET GLOBAL binlog_row_metadata = 'FULL' on the server, and read the stream anew",
         )  # fmt: skip
-    return TableMap(database, table, columns, _describe(columns, extra))
+    texts = _TEXTS | {GEOMETRY if mariadb else VECTOR}
+    return TableMap(database, table, columns, _describe(columns, extra, texts))
 
 
 def _fields(data: bytes) -> dict[int, bytes]:
@@ -172,13 +173,13 @@ def _lay_out_string(column: Physical, first: int, second: int) -> None:
     column.prefix = 1 if column.size < 256 else 2
 
 
-def _describe(columns: list[Physical], extra: dict[int, bytes]) -> tuple[str, ...]:
+def _describe(columns: list[Physical], extra: dict[int, bytes], texts: frozenset[int]) -> tuple[str, ...]:
     """Fill in what FULL metadata says; return the primary key."""
     for column, name in zip(columns, _strings(extra[4]), strict=True):
         column.name = name.decode()
     for n, column in enumerate(c for c in columns if c.kind in _NUMBERS):
         column.unsigned = bool(extra.get(1, b"")[n // 8] >> (7 - n % 8) & 1)
-    _charsets([c for c in columns if c.kind in _TEXTS], extra.get(2), extra.get(3))
+    _charsets([c for c in columns if c.kind in texts], extra.get(2), extra.get(3))
     _charsets([c for c in columns if c.kind in {ENUM, SET}], extra.get(10), extra.get(11))
     for kind, what in ((SET, 5), (ENUM, 6)):
         at, data = 0, extra.get(what, b"")

@@ -176,7 +176,8 @@ def test_a_snapshot_taken_again_finds_what_was_deleted_meanwhile(
 
 @pytest.mark.parametrize(
     "statement",
-    ["DROP TABLE t", "RENAME TABLE t TO old", "ALTER TABLE t RENAME TO old", "CREATE OR REPLACE TABLE t (id int PRIMARY KEY)",
+    ["DROP TABLE t", "RENAME TABLE t TO old", "ALTER TABLE t RENAME TO old",
+     "CREATE OR REPLACE TABLE t (id int PRIMARY KEY)",
      "RENAME TABLE t TO old, fresh TO t", "ALTER TABLE t TRUNCATE PARTITION p0"],
 )  # fmt: skip
 def test_a_table_that_is_no_longer_the_one_it_was_is_said(
@@ -226,7 +227,9 @@ def test_a_server_that_logs_too_little_is_refused(
     log = log_of(source, {"t": ["id"]})
     server.execute(None, f"SET GLOBAL {setting} = '{value}'")
     try:
-        assert [f.what for f in log.preflight() if f.level == "error"] == [f"{setting} is {value}, and has to be {normal}"]
+        assert [f.what for f in log.preflight() if f.level == "error"] == [
+            f"{setting} is {value}, and has to be {normal}"
+        ]
         with pytest.raises(ConfigurationError, match=setting):
             next(log.read({"t": None}))
     finally:
@@ -246,7 +249,7 @@ def test_tables_that_cannot_be_followed_are_found_before(
     )  # fmt: skip
     tables = ("parent", "child", "keyless", "seen", "squeezed", "versions", "nowhere")
     found = {
-        f.stream: f.what for f in log_of(source, dict.fromkeys(tables, ["id"])).preflight() if f.level == "error"
+        f.stream: f.what for f in log_of(source, {name: ["id"] for name in tables}).preflight() if f.level == "error"
     }
     assert set(found) == set(tables) - {"parent"}
     assert "foreign key" in found["child"]
