@@ -50,7 +50,7 @@ def fill(port: int, rows: int) -> tuple[int, bool]:
         for n in range(half):
             within = "id > {} AND id <= {}"
             if n % 2:
-                its = within.format(n * deleted * 2, (n + 1) * deleted * 2)
+                its = within.format(n // 2 * deleted * 2, (n // 2 + 1) * deleted * 2)
                 connection.execute(f"DELETE FROM changes WHERE {its}")
             its = within.format(half * inserted - (n + 1) * updated, half * inserted - n * updated)
             connection.execute(f"UPDATE changes SET status = 'x', amount = amount + 1 WHERE {its}")
@@ -68,7 +68,7 @@ def postgres_log(folder: Path, *, rounds: int, scale: float, peers: Callable[[],
             limit: (sys.executable, _task("pgoutput_count"), pgoutput),
             ours: (sys.executable, _task("pgoutput_drain"), [*pgoutput, "all"]),
             decoding: (sys.executable, _task("pgoutput_drain"), [*pgoutput, "decode"]),
-            "psycopg2, streaming, not decoded": (sys.executable, _task("pgoutput_psycopg2"), pgoutput),
+            "psycopg2, streaming, not decoded": (sys.executable, _task("pgoutput_psycopg2"), [*pgoutput, str(changes)]),
         }
         if has_json:
             tasks["wal2json, peeked, not parsed"] = (sys.executable, _task("pgoutput_wal2json"), [port, JSON_SLOT])

@@ -1,4 +1,4 @@
-"""For comparison: pgoutput as psycopg2 streams it, drained without decoding: `port slot publication`."""
+"""For comparison: pgoutput as psycopg2 streams it, drained without decoding: `port slot publication changes`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ from psycopg2.extras import LogicalReplicationConnection, StopReplication
 from bench.said import timed
 
 
-def main(port: str, slot: str, publication: str) -> None:
-    address = {"host": "127.0.0.1", "port": port, "user": "postgres", "dbname": "postgres"}
-    with psycopg2.connect(**address) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn")
-        end = int(cursor.fetchone()[0])
-    size = 0
+def main(port: str, slot: str, publication: str, changes: str) -> None:
+    size, left = 0, int(changes)
 
     def take(message: Any) -> None:
-        nonlocal size
+        nonlocal size, left
         size += len(message.payload)
-        # The last commit ends where the log ended; nothing is acknowledged, so that the slot stays where it is.
-        if message.payload[:1] == b"C" and int.from_bytes(message.payload[10:18]) + 512 > end:
+        left -= message.payload[:1] in b"IUD"
+        # Nothing is acknowledged, so that the slot stays where it is.
+        if left == 0 and message.payload[:1] == b"C":
             raise StopReplication
 
     def stream() -> int:
+        address = {"host": "127.0.0.1", "port": port, "user": "postgres", "dbname": "postgres"}
         connection = psycopg2.connect(**address, connection_factory=LogicalReplicationConnection)
         cursor = connection.cursor()
         options = {"proto_version": "1", "publication_names": publication}

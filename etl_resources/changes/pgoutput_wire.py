@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from etl_resources.exceptions import EngineError
+
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
@@ -79,7 +81,10 @@ class Wire:
     def texts(self, starts: Places, ends: Places, given: NDArray[np.bool_]) -> pa.Array:
         """Return `octets[starts[i]:ends[i]]` as strings, null where not given.
 
-        The places must go up; what lies between them is skipped. Bytes that are no UTF-8 raise ArrowInvalid.
+        The places must go up; what lies between them is skipped.
+
+        Raises:
+            EngineError: they are no UTF-8.
         """
         import numpy as np
         import pyarrow as pa
@@ -94,7 +99,10 @@ class Wire:
         pieces = pa.Array.from_buffers(type_, len(bounds) - 1, [None, pa.py_buffer(bounds), self.data])
         wanted = np.arange(0, len(bounds), 2, dtype=np.int64)
         every = bool(given.all())
-        return pieces.take(pa.array(wanted, mask=None if every else ~given)).cast(pa.string())
+        try:
+            return pieces.take(pa.array(wanted, mask=None if every else ~given)).cast(pa.string())
+        except pa.ArrowInvalid as error:
+            raise EngineError("the change log was not understood: a text is no UTF-8") from error
 
 
 def relation(message: bytes) -> Relation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -89,7 +90,7 @@ def test_every_border_may_be_a_border_of_a_piece(log: Log, messages: list[bytes]
         assert decode(log.decoder(0, **KEYS), cut(messages, [place])) == whole
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=int(os.environ.get("ETL_EXAMPLES", "25")))
 @given(data=st.data())
 def test_any_cutting_gives_the_same_events(data: st.DataObject) -> None:
     messages, whole = _SHARED["messages"], _SHARED["whole"]

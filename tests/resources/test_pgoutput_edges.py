@@ -262,3 +262,10 @@ def test_messages_that_are_cut_short_are_not_guessed_at(log: Log, cut: int) -> N
 def test_messages_out_of_place_are_not_guessed_at(log: Log, message: bytes) -> None:
     with pytest.raises(EngineError, match="was not understood"):
         log.decoder(t=("id",)).decode(pa.array([message], pa.binary()))
+
+
+def test_text_that_is_no_utf8_is_not_guessed_at(log: Log) -> None:
+    log.sql("CREATE TABLE t (id int PRIMARY KEY, v text)", "INSERT INTO t VALUES (1, 'value')")
+    messages = [m.replace(b"value", b"val\xff\xfe") for m in log.messages().to_pylist()]
+    with pytest.raises(EngineError, match="no UTF-8"):
+        log.decoder(0, t=("id",)).decode(pa.array(messages, pa.binary()))

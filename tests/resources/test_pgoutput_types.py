@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from etl_resources.exceptions import EngineError
 from etl_resources.source import Stream
 from etl_resources.sources.postgres import PostgresStreamOptions
 from tests.resources.pgoutput_log import Log, follow
@@ -140,14 +142,29 @@ def test_a_composite_type_that_has_been_changed_meanwhile_is_set_apart(log: Log)
     assert list(reasons) == [1]
 
 
-def test_text_of_a_database_in_another_encoding_arrives_in_utf8(postgres_server: PostgresServer) -> None:
-    with postgres_server.connect() as client:
-        client.execute("DROP DATABASE IF EXISTS latin")
-        client.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+@contextmanager
+def encoded(server: PostgresServer, encoding: str) -> Iterator[Log]:
+    """Follow the log of a database of another encoding."""
+    with server.connect() as client:
+        client.execute("DROP DATABASE IF EXISTS encoded")
+        client.execute(f"CREATE DATABASE encoded ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
     try:
-        with follow(postgres_server, "latin") as log:
-            log.sql("CREATE TABLE t (id int PRIMARY KEY, v text)", "INSERT INTO t VALUES (1, 'é')")
-            assert [event["v"] for event in log.events()] == ["é"]
+        with follow(server, "encoded") as log:
+            log.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
+            yield log
     finally:
-        with postgres_server.connect() as client:
-            client.execute("DROP DATABASE latin WITH (FORCE)")
+        with server.connect() as client:
+            client.execute("DROP DATABASE encoded WITH (FORCE)")
+
+
+def test_text_of_a_database_in_another_encoding_arrives_in_utf8(postgres_server: PostgresServer) -> None:
+    with encoded(postgres_server, "LATIN1") as log:
+        log.sql("SET client_encoding = 'UTF8'", "INSERT INTO t VALUES (1, 'é')")
+        assert [event["v"] for event in log.events()] == ["é"]
+
+
+def test_text_in_no_encoding_that_is_no_utf8_is_refused_by_the_server(postgres_server: PostgresServer) -> None:
+    with encoded(postgres_server, "SQL_ASCII") as log:
+        log.sql("INSERT INTO t VALUES (1, convert_from('\\xe9', 'SQL_ASCII'))")
+        with pytest.raises(EngineError, match="invalid byte sequence"):
+            log.events()
