@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 from etl_resources.change_log import Boundary, ChangeLog, Changes, Finding, Lag, LogState, LogTable
 from etl_resources.changes.debezium_settings import DebeziumLogCapture
-from etl_resources.changes.debezium_types import dumped_schema, loaded_schema
+from etl_resources.changes.debezium_stream import Followed, changes_of, position_of
+from etl_resources.changes.debezium_types import loaded_schema
 from etl_resources.exceptions import ConfigurationError, LogLostError
-from etl_resources.source import Batch, LogCapture, Position, unreadable_schema
+from etl_resources.source import LogCapture, Position
 from etl_resources.sources.kafka_partitions import Offsets, Partition, find_partitions, start_at, watermarks
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from confluent_kafka import Message
 
-    from etl_resources.changes.debezium_envelopes import AvroEnvelopes, JsonEnvelopes
-    from etl_resources.changes.debezium_rows import Memory, Rows
     from etl_resources.kafka import Client
     from etl_resources.sources.kafka import KafkaSource, KafkaStreamOptions
     from etl_resources.sources.kafka_reader import Reader
 
-_POLL = 10_000
-
-
-@dataclass
-class Followed:
-    """A stream, where it is, and what was counted. `base`: `_pos` is this and the sum of its offsets."""
-
-    table: LogTable
-    topic: str
-    offsets: Offsets
-    base: int
-    envelopes: JsonEnvelopes | AvroEnvelopes
-    rows: Rows
-    memory: Memory
-    tombstones: int
-    read: int = 0
-
-    @property
-    def pos(self) -> int:
-        """`_pos` behind what was read."""
-        return self.base + sum(self.offsets.next.values())
+_POLL, _SAMPLE = 10_000, 500
 
 
 class DebeziumLog(ChangeLog):
@@ -79,11 +57,31 @@ class DebeziumLog(ChangeLog):
                 done = time.monotonic() > stop if continuous else reader.done
                 if over or done:
                     yield Boundary(
-                        {s.table.name: _position(s, cluster) for s in streams}, lag=Lag(), caught_up=done or reader.done
+                        {s.table.name: position_of(s, cluster) for s in streams},
+                        lag=Lag(),
+                        caught_up=done or reader.done,
                     )
                 if done:
                     return
                 reader.resume()
+
+    def columns(self) -> pa.Schema:
+        """Return the columns of the rows of the first table, as its newest messages show them; raises as `read`."""
+        from etl_resources.sources.kafka_reader import Reader
+
+        with self.source.consumer(self.group) as client:
+            stream = self._followed(self.tables[0], None, self._cluster(client))
+            marks = {p: watermarks(client, p) for p in find_partitions(client, stream.topic, self.where)}
+            merged = Offsets({p: max(low, high - _SAMPLE) for p, (low, high) in marks.items()})
+            stream.offsets.next.update(merged.next)
+            ends = {p: high for p, (_, high) in marks.items()}
+            silence = self.source.resilience.silence
+            reader = Reader(client, merged, ends, silence=silence, where=self.where, on_loss=lambda _: None)
+            reader.assign(list(marks))
+            while not reader.done:
+                if messages := reader.poll(_SAMPLE, 1.0):
+                    deque(changes_of(stream, messages), 0)
+        return stream.rows.schema
 
     def acknowledge(self, positions: Mapping[str, Position]) -> None:
         """Do nothing: the topic keeps its messages for as long as it is set to."""
@@ -176,98 +174,10 @@ class DebeziumLog(ChangeLog):
             for stream in streams:
                 mine = [m for m in messages if m.topic() == stream.topic]
                 if mine:
-                    yield from _changes(stream, mine)
+                    yield from changes_of(stream, mine)
             if not messages and (count or self.capture.mode == "continuous"):
                 break
         return count > 0
-
-
-def _changes(stream: Followed, messages: list[Message]) -> Iterator[Changes]:
-    """Yield messages of a stream as events, in runs of one schema."""
-    from etl_resources.changes.debezium_documents import expanded
-    from etl_resources.changes.debezium_rows import told
-
-    pos = []
-    for message in messages:
-        stream.offsets.next[cast("Partition", (message.topic(), message.partition()))] = (
-            cast("int", message.offset()) + 1
-        )
-        pos.append(stream.pos)
-    present = [n for n, m in enumerate(messages) if m.value() is not None]
-    stream.tombstones += len(messages) - len(present)
-    bodies = [cast("bytes", messages[n].value()) for n in present]
-    keys: list[bytes | None] = [messages[n].key() for n in present]  # type: ignore[misc,unused-ignore]
-    at = [pos[n] for n in present]
-    for found in stream.envelopes.runs(bodies):
-        run = expanded(found, keys, stream.rows.schema)
-        bad = [told(bodies[n], keys[n], at[n], why) for n, why in run.bad]
-        chosen, repeated, odd = _chosen(stream, run, keys)
-        bad += [told(bodies[run.at[n]], keys[run.at[n]], at[run.at[n]], why) for n, why in odd]
-        batch, wrong = _made(stream, run, chosen, at)
-        bad += [told(bodies[run.at[n]], keys[run.at[n]], at[run.at[n]], why) for n, why in wrong]
-        stream.read += len(chosen) + repeated + len(run.bad) + len(odd)
-        if batch.num_rows or bad or repeated:
-            yield Changes(
-                stream.table.name, Batch(batch, stream.read, unreadable=_apart(bad, stream.topic), repeated=repeated)
-            )
-
-
-def _chosen(stream: Followed, run: Any, keys: list[bytes | None]) -> tuple[list[int], int, list[tuple[int, str]]]:
-    """Return the rows of a run that are events, how many of them came again, and those that are of no known kind."""
-    from etl_resources.changes.debezium_rows import OPS, places
-
-    if not run.at:
-        return [], 0, []
-    if "op" not in run.table.column_names:
-        return [], 0, [(n, "it is no envelope: it has no `op`") for n in range(len(run.at))]
-    chosen, repeated, odd = [], 0, []
-    names = places(run.table, [keys[n] for n in run.at])
-    for n, (op, place) in enumerate(zip(run.table.column("op").to_pylist(), names, strict=True)):
-        if op == "m":  # a message of the application, and of no row
-            continue
-        if op not in OPS:
-            odd.append((n, f"it has no known `op`: {op!r}"))
-        elif place is not None and stream.memory.again(place):
-            repeated += 1
-        else:
-            chosen.append(n)
-    return chosen, repeated, odd
-
-
-def _made(stream: Followed, run: Any, chosen: list[int], at: list[int]) -> tuple[pa.RecordBatch, list[tuple[int, str]]]:
-    """Return rows; where one of them cannot be made, the others, and why it could not."""
-    import pyarrow as pa
-
-    if not chosen:
-        return stream.rows.empty(), []
-    try:
-        return stream.rows.of(run, chosen, [at[run.at[n]] for n in chosen]), []
-    except (ValueError, pa.ArrowException):
-        pass
-    good, wrong = [], []
-    for n in chosen:
-        try:
-            stream.rows.of(run, [n], [at[run.at[n]]])
-            good.append(n)
-        except (ValueError, pa.ArrowException) as error:
-            wrong.append((n, str(error)))
-    batch = stream.rows.of(run, good, [at[run.at[n]] for n in good]) if good else stream.rows.empty()
-    return batch, wrong
-
-
-def _apart(found: list[dict[str, Any]], origin: str) -> pa.RecordBatch | None:
-    import pyarrow as pa
-
-    rows = [{**each, "origin": origin, "line": None} for each in found]
-    return pa.RecordBatch.from_pylist(rows, schema=unreadable_schema()) if rows else None
-
-
-def _position(stream: Followed, cluster: str) -> dict[str, Any]:
-    return {
-        **stream.offsets.dump(), "pos": stream.pos, "base": stream.base, "cluster": cluster,
-        "payload": stream.envelopes.dump(), "schema": dumped_schema(stream.rows.schema), "seen": stream.memory.dump(),
-        "tombstones": stream.tombstones,
-    }  # fmt: skip
 
 
 def _options(table: LogTable) -> KafkaStreamOptions:
@@ -281,8 +191,8 @@ def _check(table: LogTable) -> None:
         ConfigurationError: says what.
     """
     options = _options(table)
-    if options.format not in {"json", "avro"} or options.topic.startswith("^") or not table.key:
+    if options.format not in {"json", "avro"} or options.topic.startswith("^"):
         raise ConfigurationError(
-            "a log of Debezium's is one topic per stream, `format: json` or `avro`, and has a key",
-            where=f"stream {table.name}", fix="name the table's topic, its format, and `key`",
+            "a log of Debezium's is one topic per stream, with `format: json` or `avro`",
+            where=f"stream {table.name}", fix="name the table's topic, and its format",
         )  # fmt: skip

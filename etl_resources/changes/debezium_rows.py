@@ -76,7 +76,7 @@ class Rows:
 
         Raises:
             ValueError: a value is not what its schema says.
-            SchemaConflictError: a column became something else altogether.
+            SchemaConflictError: a column has a name that is kept for the log.
         """
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -109,7 +109,7 @@ class Rows:
             _transaction(table), _committed(table), _field(table, "source", "origin"),
             pa.array([u or None for u in unchanged], pa.list_(pa.string())), image,
         ]  # fmt: skip
-        named = self._named(rows)
+        named = self._named(rows) if self.key else pc.is_valid(op)
         if not pc.all(pc.or_(named, pc.equal(op, TRUNCATE))).as_py():
             raise ValueError("it does not give its key")
         return pa.RecordBatch.from_arrays([*rows, *events], schema=self._shape())
@@ -167,7 +167,13 @@ class Rows:
                     f"the table has a column {', '.join(wrong)}, a name that is kept for the log", where=self.where,
                     fix="leave it out in the connector (column.exclude.list)",
                 )  # fmt: skip
-            self.schema = common_schema(self.schema, found, self.where)
+            for column in found:
+                try:
+                    self.schema = common_schema(self.schema, pa.schema([column]), self.where)
+                except SchemaConflictError:
+                    # Another type altogether, from here on: the lake keeps the old column, and opens another.
+                    at = self.schema.get_field_index(column.name)
+                    self.schema = self.schema.set(at, column)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from etl_resources.change_log import Boundary, ChangeLog, Changes, Finding, LogState, LogTable
@@ -29,7 +30,7 @@ class MongodbLog(ChangeLog):
         self.source, self.tables, self.capture = source, tuple(tables), capture
         self.where = f"change streams of {source.address}"
         for table in self.tables:
-            _check(table)
+            _check(table, self.capture.id_column)
 
     def read(self, since: Mapping[str, Position | None]) -> Generator[Changes | Boundary, None, None]:
         """As `ChangeLog.read`."""
@@ -111,7 +112,7 @@ class MongodbLog(ChangeLog):
         wanted = frozenset({*options.fields, "_id"}) if options.fields is not None else None
         where = f"stream {table.name}, {self.source.database}.{options.collection}"
         lookup = self.capture.full_document == "updateLookup"
-        rows = Rows(self._schema(table, cursor), options.collection, wanted, lookup, where)
+        rows = Rows(self._schema(table, cursor), options.collection, wanted, lookup, where, self.capture.id_column)
         return Followed(table.name, cursor, rows, Chunks(self.source, client, rows, self.capture.chunk))
 
     def _schema(self, table: LogTable, cursor: Cursor) -> pa.Schema:
@@ -120,7 +121,7 @@ class MongodbLog(ChangeLog):
         from etl_resources.files import json_types
 
         if not cursor.schema:
-            return self.source.read_schema(table.stream)
+            return self.source.read_schema(replace(table.stream, capture=None))
         declared = json_types.load_schema(_options(table).columns)
         known = json_types.load_schema(cursor.schema)
         return pa.schema(list({f.name: f for f in [*known, *declared]}.values()))
@@ -161,7 +162,7 @@ def _options(table: LogTable) -> MongoStreamOptions:
     return found
 
 
-def _check(table: LogTable) -> None:
+def _check(table: LogTable, id_column: str) -> None:
     """Refuse what a log cannot follow truly.
 
     Raises:
@@ -169,10 +170,10 @@ def _check(table: LogTable) -> None:
     """
     options = _options(table)
     where = f"stream {table.name}"
-    if table.key != ("_id",):
+    if table.key != (id_column,):
         raise ConfigurationError(
-            f"the key is {', '.join(table.key) or 'not given'}, but a change stream tells _id", where=where,
-            fix="key: [_id]",
+            f"the key is {', '.join(table.key) or 'not given'}, and not {id_column}, which is _id", where=where,
+            fix=f"key: [{id_column}], or capture: {{log: {{id_column: …}}}}",
         )  # fmt: skip
     if options.filter:
         raise ConfigurationError(

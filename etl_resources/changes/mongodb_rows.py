@@ -36,6 +36,7 @@ class Rows:
     wanted: frozenset[str] | None
     lookup: bool
     where: str
+    id_column: str = "_id"
     _pos: int = field(default=-(1 << 63), init=False)
     _seq: int = field(default=0, init=False)
 
@@ -115,14 +116,15 @@ class Rows:
         """Return arrays of the documents, then `_op _pos _seq _xid _commit_ts _unchanged _before` (None: nulls)."""
         import pyarrow as pa
 
-        fields = event_fields(self.schema)
+        row = self.shown()
+        fields = event_fields(row)
         count = len(events[0])
         op, pos, seq, xid, committed, unchanged, image = events
         more = [
             op, pa.array(pos, pa.int64()), pa.array(seq, pa.int64()), xid, committed, None, unchanged, image,
         ]  # fmt: skip
         more = [pa.nulls(count, f.type) if a is None else a for f, a in zip(fields, more, strict=True)]
-        return pa.RecordBatch.from_arrays([*arrays, *more], schema=pa.schema([*self.schema, *fields]))
+        return pa.RecordBatch.from_arrays([*arrays, *more], schema=pa.schema([*row, *fields]))
 
     def _columns(self, documents: Values | None, arrow: Any, count: int) -> list[pa.Array]:
         import numpy as np
@@ -147,7 +149,7 @@ class Rows:
         arrays = self._columns(documents, arrow, count)
         there = _present(documents, count)
         there[np.array(list(arrow.misfits), np.int64)] = False
-        return pa.StructArray.from_arrays(arrays, fields=list(self.schema), mask=pa.array(~there))
+        return pa.StructArray.from_arrays(arrays, fields=list(self.shown()), mask=pa.array(~there))
 
     def _grow(self, documents: list[Values]) -> None:
         from etl_resources.sources.mongodb_batches import checked
@@ -186,7 +188,28 @@ class Rows:
         """Return no rows."""
         import pyarrow as pa
 
-        return pa.RecordBatch.from_pylist([], pa.schema([*self.schema, *event_fields(self.schema)]))
+        row = self.shown()
+        return pa.RecordBatch.from_pylist([], pa.schema([*row, *event_fields(row)]))
+
+    def shown(self) -> pa.Schema:
+        """Return the columns of a row as they are given."""
+        return shown(self.schema, self.id_column, self.where)
+
+
+def shown(schema: pa.Schema, id_column: str, where: str) -> pa.Schema:
+    """Return columns of documents with the name that `_id` is given.
+
+    Raises:
+        ConfigurationError: the documents have a field of that name.
+    """
+    import pyarrow as pa
+
+    if id_column != "_id" and id_column in schema.names:
+        raise ConfigurationError(
+            f"documents have a field {id_column}, which is the name that `_id` is to be given", where=where,
+            fix="capture: {log: {id_column: another}}",
+        )  # fmt: skip
+    return pa.schema([f.with_name(id_column) if f.name == "_id" else f for f in schema])
 
 
 def _present(documents: Values | None, count: int) -> NDArray[np.bool_]:

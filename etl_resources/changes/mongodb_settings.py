@@ -25,4 +25,8 @@ class MongoLogCapture(LogCapture):
     before_images: Literal["off", "whenAvailable", "required"] = Field(
         default="off", description="Whether `_before` has the document before the change, from its pre-image."
     )
+    id_column: str = Field(
+        default="id",
+        description="Column that `_id` becomes, and the key: silver takes no name that begins with `_`.",
+    )
     chunk: int = Field(default=50_000, ge=1, description="Documents of a first load between two commits.")

@@ -95,11 +95,17 @@ class KafkaSource(KafkaConnection, Source):
     _clients: dict[str, Client] = PrivateAttr(default_factory=dict)
 
     def read_schema(self, stream: Stream) -> pa.Schema:
-        """Return the columns that the newest few hundred messages show.
+        """Return the columns that the newest few hundred messages show; of a log, those of the rows in them.
 
         Raises:
             UnavailableError, CredentialsRejectedError, NotFoundError: as `read`.
         """
+        if isinstance(stream.capture, LogCapture):
+            from etl_resources.change_log import LogTable
+            from etl_resources.changes.debezium import DebeziumLog
+
+            # No key: of which columns it is does not matter to what columns there are.
+            return DebeziumLog(self, stream.name, [LogTable(stream, ())], stream.capture).columns()
         import pyarrow as pa
 
         from etl_resources.sources.kafka_batches import Batches
@@ -245,7 +251,7 @@ class KafkaSource(KafkaConnection, Source):
 
 
 def _options(stream: Stream) -> KafkaStreamOptions:
-    if stream.capture is not None:
+    if stream.capture is not None and not isinstance(stream.capture, LogCapture):
         raise ConfigurationError(
             "a topic is read from where the last run ended: it has no other capture",
             where=f"stream {stream.name}", fix="leave `capture` out",

@@ -87,15 +87,18 @@ class MongoSource(MongoConnection, Source):
     """
 
     options_type: ClassVar[type[StreamOptions]] = MongoStreamOptions
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        captures=frozenset({"snapshot", "incremental", "log"}), resumes=True, windows=True
-    )
+    capabilities = Capabilities(captures=frozenset({"snapshot", "incremental", "log"}), resumes=True, windows=True)
     log_type: ClassVar[type[LogCapture]] = MongoLogCapture
 
     def read_schema(self, stream: Stream) -> pa.Schema:
         """Return the columns that a sample of documents shows, and those that are declared."""
         with self._begin(stream, None) as read:
-            return self._converter(stream, read, None).visible()
+            found = self._converter(stream, read, None).visible()
+        if not isinstance(stream.capture, MongoLogCapture):
+            return found
+        from etl_resources.changes.mongodb_rows import shown
+
+        return shown(found, stream.capture.id_column, self.address)
 
     def read(self, stream: Stream, since: Position | None, *, batch_rows: int = 131_072) -> Iterator[Batch]:
         """Yield the documents; a first incremental read carries positions in the middle, others only at the end.

@@ -19,12 +19,18 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from etl_resources.change_log import LogTable
+from etl_assets.bronze import Bronze
+from etl_assets.capture import Capture
+from etl_assets.run import Run
+from etl_assets.silver import Silver, SilverSpec
+from etl_resources.change_log import LogTable, event_fields
 from etl_resources.changes import debezium, debezium_rows
 from etl_resources.changes.debezium import DebeziumLog
 from etl_resources.changes.debezium_settings import DebeziumLogCapture
 from etl_resources.changes.debezium_types import Kind, converted, decimals
+from etl_resources.engines.duckdb import DuckDB
 from etl_resources.exceptions import ConfigurationError, LogLostError
+from etl_resources.lake import Lake
 from etl_resources.source import LogCapture, Stream
 from etl_resources.sources.kafka import KafkaSource, KafkaStreamOptions
 from tests.resources.mongodb_landing import Killed, Landing
@@ -163,8 +169,8 @@ def _life(topic: str, keys: int, start: int = 0, partitions: int = 3) -> Iterato
 
 
 def test_a_mutant_that_forgets_the_offsets_is_found(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = debezium._position
-    monkeypatch.setattr(debezium, "_position", lambda s, c: {**whole(s, c), "topics": {}})
+    whole = debezium.position_of
+    monkeypatch.setattr(debezium, "position_of", lambda s, c: {**whole(s, c), "topics": {}})
     with pytest.raises(AssertionError):
         test_a_kill_anywhere_neither_loses_nor_doubles(kafka)
 
@@ -241,6 +247,22 @@ def test_avro_with_a_registry_arrives_in_its_types(kafka: Kafka) -> None:
     assert len(lake.unreadable[topic]) == 1
 
 
+def test_a_column_that_becomes_another_type_does_not_stop_the_stream(kafka: Kafka) -> None:
+    topic = kafka.topic(next(NAMES))
+    number = list(messages("postgres_with_schema"))[2]
+    assert number[0] is not None
+    changed = json.loads(number[0])
+    for side in changed["schema"]["fields"][:2]:
+        (day,) = [f for f in side["fields"] if f["field"] == "day"]
+        day.clear()
+        day.update({"field": "day", "type": "string", "optional": True})
+    changed["payload"]["after"] |= {"day": "monday", "id": 4}
+    kafka.produce(topic, [number, (json.dumps(changed).encode(), b'{"id": 4}')])
+    lake = Landing([topic])
+    lake.land(log_of(kafka, topic))
+    assert [r["day"] for r in lake.rows[topic]] == [date(2024, 7, 1), "monday"]
+
+
 def _avro(registry: SchemaRegistry, fields: list[dict[str, Any]]) -> Any:
     value = {"type": "record", "name": "Value", "fields": fields[:1] + [{**f, "default": None} for f in fields[1:]]}
     source = {"type": "record", "name": "Source", "fields": [
@@ -277,6 +299,40 @@ def test_lost_messages_and_another_cluster_are_said(kafka: Kafka) -> None:
     assert len(lake.rows[topic]) == 10
     assert not lake.doubled(topic)
     assert [f.level for f in log.preflight()] == ["ok"]
+
+
+def test_all_the_way_to_silver_with_a_kill_between(kafka: Kafka, tmp_path: Path) -> None:
+    topic = kafka.topic(next(NAMES), 3)
+    kafka.produce(topic, _life(topic, 20))
+    log = log_of(kafka, topic, most=15)
+    table = log.tables[0]
+    stream = Stream(topic, table.stream.options, log.capture)
+    lake, engine = Lake(uri=str(tmp_path)), DuckDB(threads=1)
+    bronze = Bronze(lake, "p", stream)
+
+    def schema() -> pa.Schema:
+        row = log.source.read_schema(stream)
+        return pa.schema([*row, *event_fields(row)])
+
+    def follow(run: str, **more: Any) -> None:
+        log_ = DebeziumLog(log.source, "p", [LogTable(stream, ("id",))], log.capture)
+        Capture({topic: bronze}, log_, engine).follow(Run(run), {topic: schema}, **more)
+
+    with pytest.raises(Killed):
+        follow("one", after=lambda *_: (_ for _ in ()).throw(Killed))
+    follow("two")
+    kafka.produce(topic, _life(topic, 5, start=100))
+    follow("three")
+    handle = bronze.table.open()
+    assert handle is not None
+    rows = handle.delta.to_pyarrow_table().to_pylist()
+    assert len(rows) == 75
+    assert len({(r["_pos"], r["_seq"]) for r in rows}) == 75
+    Silver(lake, engine, SilverSpec("p", topic, ("id",), log_key=("id",))).refine(Run("four"))
+    silver = lake.table("silver", "p", topic).open()
+    assert silver is not None
+    state = {r["id"]: r["v"] for r in silver.delta.to_pyarrow_table().to_pylist()}
+    assert state == dict.fromkeys([*range(20), *range(100, 105)], 2)
 
 
 def test_what_cannot_be_followed_is_refused() -> None:

@@ -52,7 +52,7 @@ def test_the_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
         client[database.name].command("collMod", "orders", changeStreamPreAndPostImages={"enabled": True})
     options = MongoStreamOptions(**{k: v for k, v in followed["source"].items() if k != "connection"})
     source = MongoSource(**server.settings(database=database.name))
-    table = LogTable(Stream("orders", options), ("_id",))
+    table = LogTable(Stream("orders", options), tuple(followed["key"]))
     changes = source.change_log("p", [table], source.log_type(**followed["capture"]["log"]))
     *loaded, boundary = changes.read({"orders": None})
     assert isinstance(boundary, Boundary)

@@ -7,17 +7,28 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 from pymongo.errors import PyMongoError
 
+from etl_assets.bronze import Bronze
+from etl_assets.capture import Capture
+from etl_assets.run import Run
+from etl_assets.silver import Silver, SilverSpec
+from etl_resources.change_log import LogTable, event_fields
 from etl_resources.changes import mongodb as log_module
 from etl_resources.changes import mongodb_feed, mongodb_follow, mongodb_rows
+from etl_resources.changes.mongodb import MongodbLog
 from etl_resources.changes.mongodb_snapshot import Chunks
+from etl_resources.engines.duckdb import DuckDB
 from etl_resources.exceptions import UnavailableError
+from etl_resources.lake import Lake
 from tests.resources.mongodb_landing import Killed, Landing
 from tests.resources.test_mongodb_log import IMAGES, log_of, truth
 from tests.servers.mongo import MongoServer, running_mongo, shared_mongo
@@ -202,3 +213,43 @@ def test_beside_a_writer_and_a_server_that_is_killed(seconds: int) -> None:
         judge(lake, writer, complete=False)
         assert sum(writer.ledger.values()) > 50
         assert len(unsure) < 10, f"seed {seed}: {unsure[0]}"
+
+
+def test_all_the_way_to_silver_with_a_kill_between(server: MongoServer, tmp_path: Path) -> None:
+    with server.client() as client:
+        writer = Writer(client[server.database()], 7)
+        writer.prepare(20)
+        log = log_of(server, writer.database, *NAMES, chunk=6, id_column="key", before_images="whenAvailable")
+        lake, engine = Lake(uri=str(tmp_path)), DuckDB(threads=1)
+        bronzes = {t.name: Bronze(lake, "p", t.stream) for t in log.tables}
+        schemas = {t.name: _schema_of(log, t) for t in log.tables}
+        kills = iter([True, False, True, False])
+
+        def follow(run: str) -> None:
+            def after(*_: Any) -> None:
+                for _n in range(3 if run != "four" else 0):
+                    writer.write()
+                if next(kills, False):
+                    raise Killed
+
+            Capture(bronzes, log, engine).follow(Run(run), schemas, after=after)
+
+        for run in ("one", "two"):
+            with pytest.raises(Killed):
+                follow(run)
+        follow("three")
+        follow("four")
+        for name in NAMES:
+            Silver(lake, engine, SilverSpec("p", name, ("key",), log_key=("key",))).refine(Run("five"))
+            found = lake.table("silver", "p", name).open()
+            assert found is not None
+            rows = found.delta.to_pyarrow_table().select(["key", "n"]).to_pylist()
+            assert {row["key"]: {"_id": row["key"], "n": row["n"]} for row in rows} == truth(writer.database[name])
+
+
+def _schema_of(log: MongodbLog, table: LogTable) -> Callable[[], pa.Schema]:
+    def schema() -> pa.Schema:
+        row = log.source.read_schema(table.stream)
+        return pa.schema([*row, *event_fields(row)])
+
+    return schema
