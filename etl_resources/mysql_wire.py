@@ -84,7 +84,7 @@ def _cells(data: np.ndarray[Any, Any], at: np.ndarray[Any, Any]) -> tuple[Any, A
     return starts, lengths, nulls
 
 
-def texts(data: bytes, starts: Any, ends: Any, nulls: Any) -> pa.Array:
+def texts(data: bytes | bytearray, starts: Any, ends: Any, nulls: Any) -> pa.Array:
     """Return the texts: every second value of an array over the bytes as they are, without what lies between them."""
     import numpy as np
     import pyarrow as pa

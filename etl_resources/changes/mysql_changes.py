@@ -93,8 +93,7 @@ class Streamed:
         import numpy as np
 
         rows.data += bytes(rows_.PADDING)
-        raw = bytes(rows.data)
-        data = np.frombuffer(raw, np.uint8)
+        data, raw = np.frombuffer(rows.data, np.uint8), rows.data
         layouts = [rows_.Layout(rows.shape.columns, list(present)) for present in rows.present]
         found = rows_.find(data, np.array(rows.starts), np.array(rows.ends), layouts, self.where)
         return decode(data, raw, rows.shape, found, kinds, self.charsets)
@@ -126,7 +125,7 @@ class Streamed:
 
 
 def decode(
-    data: NDArray[np.uint8], raw: bytes, shape: Shape, found: list[rows_.Images], kinds: NDArray[np.int64],
+    data: NDArray[np.uint8], raw: bytearray, shape: Shape, found: list[rows_.Images], kinds: NDArray[np.int64],
     charsets: Charsets,
 ) -> Decoded:  # fmt: skip
     """Decode the images that `mysql_rows.find` has found."""
@@ -161,7 +160,7 @@ def decode(
     return Decoded(columns, misfits, event, number, before, after, missing)
 
 
-def _side(data: Any, raw: bytes, shape: Shape, images: rows_.Images, charsets: Charsets) -> list[Any]:
+def _side(data: Any, raw: bytearray, shape: Shape, images: rows_.Images, charsets: Charsets) -> list[Any]:
     """Return the values of each target and their misfits; None: these images do not hold it."""
     places = {id(column): n for n, column in enumerate(images.columns)}
     found: list[Any] = []

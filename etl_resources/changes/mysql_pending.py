@@ -21,7 +21,7 @@ from etl_resources.exceptions import EngineError
 if TYPE_CHECKING:
     from etl_resources.changes.mysql_shapes import Shape
 
-MOST_BYTES = 1 << 23
+MOST_BYTES = 1 << 22
 MOST_EVENTS = 1 << 16
 _LARGEST = 2**31 - 1 - 64
 

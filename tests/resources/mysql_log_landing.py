@@ -49,15 +49,20 @@ class Lake:
     def empty(cls, *names: str) -> Lake:
         return cls(dict.fromkeys(names))
 
-    def land(self, log: MysqlLog, *, boundaries: int | None = None, kill_between: bool = False) -> None:
-        """Read and commit; end after so many boundaries, with all that came after them lost."""
+    def land(
+        self, log: MysqlLog, *, boundaries: int | None = None, items: int | None = None, kill_between: bool = False
+    ) -> None:
+        """Read and commit; end after so many boundaries (or items of any kind), with all that came after them lost."""
         held: dict[str, list[Row]] = {}
         bad: dict[str, list[Row]] = {}
         counted: dict[str, int] = {}
         read: dict[str, int] = {}
         reading = log.read(dict(self.positions))
         seen = 0
-        for item in reading:
+        for n, item in enumerate(reading):
+            if items is not None and n >= items:
+                reading.close()
+                return
             if isinstance(item, Changes):
                 self._hold(item, held, bad, counted, read)
                 continue
@@ -66,7 +71,7 @@ class Lake:
             self._commit(item, held, bad, kill_between=kill_between)
             log.acknowledge(item.positions)
             if boundaries is not None and seen >= boundaries:
-                reading.close()  # type: ignore[attr-defined]
+                reading.close()
                 return
         assert not any(held.values()), "a read ends with a boundary"
 
