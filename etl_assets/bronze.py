@@ -11,7 +11,7 @@ from etl_assets.landing import Landed, Landing
 from etl_assets.ledger import Ledger
 from etl_assets.partitions import overtaken, read_batches
 from etl_assets.run import Run
-from etl_resources.exceptions import RowsNotConservedError
+from etl_resources.exceptions import ConfigurationError, RowsNotConservedError
 from etl_resources.lake import Handle, Lake, LakeTable
 from etl_resources.source import Batch, Position, Snapshot, Source, Stream
 
@@ -65,11 +65,18 @@ class Bronze:
         """Read what is new and append it.
 
         Raises:
+            ConfigurationError: a full refresh of a source that has forgotten what it gave.
             RowsNotConservedError: the source says it produced other rows than arrived, or it stopped before its end.
             ErrorBudgetExceededError: too many records are unreadable; the work of the message was not committed.
             ConcurrentCommitError: another run of the same stream was faster; this one wrote nothing more.
         """
         opened = self.table.open()
+        if full_refresh and opened is not None and not source.rereads(self.stream):
+            raise ConfigurationError(
+                "a full refresh cannot be made of what the source has forgotten: bronze alone still has it",
+                where=self.table.name,
+                fix="leave bronze out, and build silver anew from it: --full-refresh --select silver",
+            )
         if opened is not None:
             self.ledger.copy(opened, self.app_id)
             ErrorWriter(self.lake, self.app_id, run).settle(opened)

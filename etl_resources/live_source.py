@@ -45,6 +45,10 @@ class LiveSource(LiveConnection, Source):
         with closing(reading.batches(self._opener(stream), self.resilience, self._where(stream))) as batches:
             yield from batches
 
+    def rereads(self, stream: Stream) -> bool:  # noqa: ARG002 - true of no such stream
+        """What was pushed is not pushed again, or only the last of it."""
+        return False
+
     def ping(self) -> bool:
         """Nothing can be tried: `url` alone need not be a stream."""
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from etl_resources.change_log import ChangeLog, LogTable
+    from etl_resources.hashed import HashedTable
 
 Position = Mapping[str, Any]
 """Where a source has been read to: JSON-serialisable, opaque to everyone but the source that made it."""
@@ -61,7 +63,7 @@ class LogCapture(BaseModel):
     lasts: float = Field(default=600.0, gt=0, description="continuous: seconds after which the run ends.")
     merge_share: float = Field(
         default=0.02, gt=0, le=1,
-        description="continuous: share of a large silver table that has to be pending before it is merged ahead of time.",
+        description="continuous: share of a large silver table that has to be pending to be merged ahead of time.",
     )  # fmt: skip
     merge_age: float = Field(
         default=300.0, ge=0, description="continuous: seconds after which what is pending is merged in any case."
@@ -71,7 +73,41 @@ class LogCapture(BaseModel):
     )
 
 
-Capture = Snapshot | Incremental | LogCapture
+class Diff(BaseModel):
+    """Read everything, and keep what differs from the last state as events of a change log."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["diff"] = "diff"
+    hashes: Literal["auto", "here"] = Field(
+        default="auto",
+        description="auto: rows are hashed in the database where it can, so that only changed ones are moved.",
+    )
+
+    def reading(self) -> Snapshot:
+        """Return how the source is asked."""
+        return Snapshot()
+
+
+class Watermark(BaseModel):
+    """Read what has changed by a cursor column, and now and then all keys, as events of a change log."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["watermark"] = "watermark"
+    cursor: str = Field(description="Column that grows whenever a row is written, e.g. updated_at.")
+    reconcile_hours: float = Field(
+        default=24.0, ge=0, description="Hours after which a run reads all keys, to find what was deleted; 0: every run."
+    )
+
+    def reading(self) -> Incremental:
+        """Return how the source is asked."""
+        return Incremental(cursor=self.cursor)
+
+
+Compared = Diff | Watermark
+"""Captures that make a change log of what they read; the source itself is asked as `reading` says."""
+Capture = Snapshot | Incremental | LogCapture | Diff | Watermark
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +222,22 @@ class Source(dg.ConfigurableResource, ABC):
             ConfigurationError: this source has none.
         """
         raise ConfigurationError(f"{type(self).__name__} has no change log", fix="choose another capture")
+
+    def hashed(
+        self,
+        stream: Stream,  # noqa: ARG002 - the default hashes nothing
+        key: Sequence[str],  # noqa: ARG002 - as above
+    ) -> AbstractContextManager[HashedTable] | None:
+        """Return a snapshot of the stream that hashes its rows by itself; None: this source cannot.
+
+        Raises:
+            NotFoundError: also where a column of the key is not there.
+        """
+        return None
+
+    def rereads(self, stream: Stream) -> bool:  # noqa: ARG002 - true of most, whatever the stream
+        """Tell whether a read without a position gives again what was read before; a queue has forgotten it."""
+        return True
 
     def latest(self, stream: Stream) -> Position | None:  # noqa: ARG002 - the default knows nothing
         """Return the newest position, cheaply, for sensors and plans; None: this source cannot tell."""

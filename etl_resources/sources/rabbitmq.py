@@ -88,6 +88,10 @@ class RabbitmqSource(RabbitmqConnection, Source):
         with closing(reading.batches()) as batches:
             yield from batches
 
+    def rereads(self, stream: Stream) -> bool:
+        """A queue has forgotten what was taken out of it; a stream queue keeps it."""
+        return self._waiting(stream) is None
+
     def acknowledge(self, stream: Stream, position: Position) -> None:  # noqa: ARG002 - the newest, always
         """Acknowledge what was committed; where that fails it is delivered again, and recognised."""
         reading = self._readings.get(stream.name)

@@ -97,6 +97,10 @@ class SqsSource(SqsConnection, Source):
                     del self._readings[stream.name]
                     lease.release()
 
+    def rereads(self, stream: Stream) -> bool:  # noqa: ARG002 - true of no queue
+        """A queue has forgotten what was taken out of it."""
+        return False
+
     def acknowledge(self, stream: Stream, position: Position) -> None:  # noqa: ARG002 - the reading knows what it gave
         """Delete from the queue what was committed."""
         if reading := self._readings.get(stream.name):

@@ -68,6 +68,20 @@ def test_what_was_committed_is_deleted_and_nothing_else(sqs: Sqs, queue: str, tm
     assert sqs.depth(queue) == (0, 0)
 
 
+def test_a_full_refresh_is_refused_that_would_lose_what_the_queue_has_forgotten(
+    sqs: Sqs, queue: str, tmp_path: Path
+) -> None:
+    sqs.send(queue, bodies(0, 3))
+    land(tmp_path, sqs, stream(queue))
+    sqs.send(queue, bodies(3, 2))
+    bronze = Bronze(Lake(uri=str(tmp_path)), "test", stream(queue))
+    with pytest.raises(ConfigurationError, match="what the source has forgotten"):
+        bronze.land(source(sqs), Run("run"), full_refresh=True)
+    assert landed(tmp_path) == [0, 1, 2]
+    land(tmp_path, sqs, stream(queue))
+    assert landed(tmp_path) == [0, 1, 2, 3, 4]
+
+
 def test_attributes_are_columns(sqs: Sqs, queue: str) -> None:
     attributes = {"trace": {"DataType": "Binary", "BinaryValue": b"\x01\xff"}}
     [sent] = sqs.send(queue, ['{"n": 1}'], MessageAttributes=attributes)
