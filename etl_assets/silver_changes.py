@@ -26,6 +26,8 @@ INCOMPLETE = "incomplete"
 def completed(session: Session, relation: str, log: str, key: Sequence[str]) -> str:
     """Return SQL after FROM: the events of `relation` with all their columns; creates the table `INCOMPLETE`.
 
+    Their `_unchanged` names only what is still missing.
+
     Args:
         relation: SQL after FROM that gives the events to fill.
         log: the same for all events of the table up to them, and at least as many.
@@ -45,6 +47,12 @@ def completed(session: Session, relation: str, log: str, key: Sequence[str]) -> 
     gaps = " OR ".join(
         f"(list_contains(r._unchanged, {literal(name)}) AND f.{_given(at)} IS NULL)" for at, name in enumerate(names)
     )
+    missing = ", ".join(
+        f"CASE WHEN list_contains(r._unchanged, {literal(name)}) AND f.{_given(at)} IS NULL THEN {literal(name)} END"
+        for at, name in enumerate(names)
+    )
+    left = f"list_filter([{missing}], lambda name: name IS NOT NULL)"
+    given += f", CASE WHEN len({left}) > 0 THEN {left} END AS _unchanged"
     joined = f"FROM {relation} r LEFT JOIN filled f ON f._batch = r._batch AND f._row = r._row"
     session.execute(
         f"INSERT INTO {INCOMPLETE} SELECT r._batch, r._row {joined} WHERE r._unchanged IS NOT NULL AND ({gaps})"

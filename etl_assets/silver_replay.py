@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from etl_assets.account import RowAccount
 from etl_assets.bronze import REFRESH_MARK
+from etl_assets.compaction_errors import close_compacted
 from etl_assets.errors import ErrorTable
 from etl_assets.partitions import overtaken, read_batches
 from etl_assets.provenance import PARTITION
@@ -44,6 +45,7 @@ def replay(silver: Silver, run: Run, *, error_ids: Collection[str] | None = None
             return RowAccount()
         chosen = "" if error_ids is None else f"WHERE error_id IN ({', '.join(map(literal, error_ids)) or 'NULL'})"
         session.execute(f"CREATE TEMP TABLE chosen AS SELECT * FROM {relation} {chosen}")  # noqa: S608
+        close_compacted(silver, session, bronze, run)
         work = _work(silver, session, bronze, handle, retries=retries)
         if work is None:
             return RowAccount()

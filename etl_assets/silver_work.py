@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from etl_assets.bronze import REFRESH_MARK
+from etl_assets.compaction_record import COMPACTED_MARK, compacted
 from etl_assets.partitions import BatchInfo, Part, overtaken, read_batches
 from etl_assets.provenance import PARTITION
 from etl_assets.silver_extent import rows_between
@@ -63,8 +64,9 @@ def pending(
         return _partition(silver, session, bronze, window)
     base = bronze.committed(REFRESH_MARK)
     done = handle.committed(BRONZE_MARK) if handle is not None else 0
-    # Bronze was read anew from the source: what the table holds is of an older reading.
-    rebuild = full_refresh or (handle is not None and handle.committed(REFRESH_MARK) < base)
+    # Bronze was read anew from the source, or compacted beyond what the table has read: it shows no way from there.
+    stale = handle is not None and (handle.committed(REFRESH_MARK) < base or done < bronze.committed(COMPACTED_MARK))
+    rebuild = full_refresh or stale
     start = max(base - 1, 0)
     above = start if rebuild or handle is None else max(done, start)
     # All that were read before matter where snapshots or partitions replace each other.
@@ -93,6 +95,9 @@ def pending(
 def _batches(silver: Silver, bronze: Handle, above: int = 0) -> list[BatchInfo]:
     """Return the bronze batches beyond `above`, oldest first, as of `bronze`: the ledger may know newer ones by now."""
     known = bronze.committed(silver.bronze.name)
+    last = compacted(silver.ledger, bronze)
+    if last is not None and above < last.upto:
+        return [BatchInfo(last.upto, last.kept), *_batches(silver, bronze, last.upto)]
     return [batch for batch in read_batches(silver.ledger.rows(silver.bronze.name, above)) if batch.number <= known]
 
 

@@ -71,6 +71,10 @@ class LogCapture(BaseModel):
     on_lost: Literal["fail", "resnapshot"] = Field(
         default="fail", description="What a run does when the log no longer has what comes next."
     )
+    compact_after_days: int | None = Field(
+        default=None, ge=0,
+        description="Whole days (UTC) after which bronze keeps only the last change of each key; left out: never.",
+    )  # fmt: skip
 
 
 class Diff(BaseModel):

@@ -97,6 +97,34 @@ def resnapshot(pipeline: Pipeline, streams: Streams = None, env: Env = None, jso
 
 
 @app.command()
+def compact(
+    pipeline: Pipeline,
+    streams: Streams = None,
+    after_days: Annotated[
+        int | None,
+        typer.Option(
+            "--after-days", min=0, help="Days that stay as they are; left out: `compact_after_days` of the log."
+        ),
+    ] = None,
+    env: Env = None,
+    json: Json = False,
+) -> None:
+    """Keep, of closed days of the log in bronze, only the last change of each key, and what waits for a replay."""
+    from etl_assets.cli.capture_work import compacted, print_compactions
+    from etl_assets.cli.output import emit
+    from etl_assets.cli.project import entered
+    from etl_assets.cli.run import waiting
+
+    with entered(env) as project:
+        with waiting("compacting"):
+            done = compacted(project, pipeline, streams, after_days)
+        if json:
+            emit(done)
+        else:
+            print_compactions(done)
+
+
+@app.command()
 def pause(
     pipeline: Pipeline, reason: Annotated[str, typer.Option("--reason", help="Why, for others.")] = "", env: Env = None
 ) -> None:

@@ -126,6 +126,7 @@ class _Step:
         self.capture = assets.capture(self.source, self.resources.lake, self.resources.engine)
         chosen = context.selected_asset_keys
         self.observed = time.monotonic()
+        self.compacted: dict[str, dict[str, int]] = {}
         self.streams = {stream.name: stream for stream in assets.streams if bronze[stream.name].key in chosen}
 
     def run(self) -> "Mapping[str, Landed]":
@@ -156,7 +157,18 @@ class _Step:
         for name, refining in self.refining.items():
             self._refine(name)
             refining.retry(run)
+        if settings.compact_after_days is not None:
+            self._compact(settings.compact_after_days)
         return landed
+
+    def _compact(self, days: int) -> None:
+        from etl_assets.compaction import compact
+
+        for name, stream in self.streams.items():
+            silver = stream.silver(self.resources.lake, self.resources.engine)
+            done = compact(silver, run_of(self.context), days)
+            if done.gone:
+                self.compacted[name] = {"compaction/kept": done.kept, "compaction/gone": done.gone}
 
     def _refine(self, name: str) -> None:
         began = time.monotonic()
@@ -189,6 +201,7 @@ class _Step:
             metadata = table_metadata(bronze.table, handle, result.delta_version)
             own = [column for column in handle.schema().names if not column.startswith("_")] if handle else []
             metadata |= same_columns(stream.external().key, own) | lag_figures(state.lag)
+            metadata |= self.compacted.get(name, {})
             done = table_result(spec, result.account, metadata)
             yield done._replace(check_results=[*(done.check_results or ()), _healthy(spec, state)])
         for name in self.silver:
