@@ -17,8 +17,10 @@ TABLE = """
         amount decimal(12, 2), quantity double, updated_at datetime(6))
 """
 CHANGES = (
-    "INSERT INTO orders SELECT seq, seq % 1003, CONCAT('sku-', seq % 5021), 'new', (seq % 100000) / 100, seq % 97,"
-    " '2024-01-01' + INTERVAL seq SECOND FROM seq_{first}_to_{last}",
+    (
+        "INSERT INTO orders SELECT seq, seq % 1003, CONCAT('sku-', seq % 5021), 'new', (seq % 100000) / 100, seq % 97,"
+        " '2024-01-01' + INTERVAL seq SECOND FROM seq_{first}_to_{last}"
+    ),
     "UPDATE orders SET status = 'paid', amount = amount + 1 WHERE id BETWEEN {first} AND {seventy}",
     "DELETE FROM orders WHERE id BETWEEN {first} AND {thirty}",
 )

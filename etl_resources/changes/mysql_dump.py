@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import select
+import ssl
 import time
 import uuid
 from collections.abc import Iterator
@@ -98,7 +99,9 @@ class Dump:
     @property
     def is_waiting(self) -> bool:
         """There is more that has come and was not asked for yet."""
-        return bool(select.select([self._connection._sock], [], [], 0)[0])  # noqa: SLF001 - as in `_receive`
+        sock: Any = self._connection._sock  # noqa: SLF001 - as in `_receive`
+        decrypted = sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+        return bool(decrypted or select.select([sock], [], [], 0)[0])
 
     def _receive(self, wait: float) -> bool:
         """Add what comes within `wait` seconds to the packets."""

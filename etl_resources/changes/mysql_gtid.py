@@ -95,13 +95,17 @@ class MysqlSet:
         Raises:
             ValueError: it has tags.
         """
-        servers = int.from_bytes(data[:8], "little")
-        if servers >> 48:
-            raise ValueError("tagged GTIDs")
+        # The form of servers that know tags: its number stands at both ends, and a tag follows each server's name.
+        with_tags = data[7] == 1
+        servers = int.from_bytes(data[1:7] if with_tags else data[:8], "little")
         found, at = cls(), 8
         for _ in range(servers):
-            name, count = str(uuid.UUID(bytes=data[at : at + 16])), int.from_bytes(data[at + 16 : at + 24], "little")
-            at += 24
+            name, at = str(uuid.UUID(bytes=data[at : at + 16])), at + 16
+            if with_tags:
+                if data[at]:
+                    raise ValueError("tagged GTIDs")
+                at += 1
+            count, at = int.from_bytes(data[at : at + 8], "little"), at + 8
             for _ in range(count):
                 first, behind = (int.from_bytes(data[at + n : at + n + 8], "little") for n in (0, 8))
                 found._insert(name, first, behind - 1)

@@ -11,7 +11,7 @@ from etl_resources.change_log import Boundary, Changes, Lag
 from etl_resources.changes.mysql_changes import Streamed
 from etl_resources.changes.mysql_charsets import Charsets
 from etl_resources.changes.mysql_collect import Collector, Stream
-from etl_resources.changes.mysql_events import HEARTBEAT, HEARTBEAT_2
+from etl_resources.changes.mysql_events import HEARTBEAT, HEARTBEAT_2, Event
 from etl_resources.changes.mysql_follow import Follower
 from etl_resources.changes.mysql_gtid import parse_set
 from etl_resources.changes.mysql_moment import is_transactional, moment
@@ -111,14 +111,17 @@ class Reading:
             event = self.dump.next(self.capture.heartbeat)
             if event is None:
                 continue
-            if event.kind in {HEARTBEAT, HEARTBEAT_2} and follower.between:
-                return  # all that there is has been sent
+            if event.kind == HEARTBEAT and follower.between and self._place_of(event) >= pos:
+                return  # all up to there has been sent, or left out
             follower.handle(event)
             if collector.ready:
                 yield from collector.take()
             if boundaries and follower.between and self._is_due():
                 yield from self._flushed()
                 yield self._boundary(caught_up=False)
+
+    def _place_of(self, heartbeat: Event) -> int:
+        return encoded(self.base, heartbeat.body.decode(errors="replace"), heartbeat.end)
 
     def _is_due(self) -> bool:
         rows = self.collector.rows_read - self._committed_rows + self.collector.waiting

@@ -39,7 +39,9 @@ class Target:
     sql: str = ""
 
 
-def values(data: NDArray[np.uint8], raw: bytearray, images: Images, n: int, target: Target, charsets: Charsets) -> Found:
+def values(
+    data: NDArray[np.uint8], raw: bytearray, images: Images, n: int, target: Target, charsets: Charsets
+) -> Found:
     """Return column n of the images (`raw` is the bytes of `data`), and the text of what the type cannot hold."""
     cells = Cells(data, raw, images.columns[n], images.at[n], images.nulls[n], images.length[n])
     column, at, nulls = cells.column, cells.at, cells.nulls

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -260,3 +263,56 @@ def test_tables_that_cannot_be_followed_are_found_before(
         next(log_of(source, {"child": ["id"]}).read({"child": None}))
     with pytest.raises(ConfigurationError, match="the key has the column nothing"):
         next(log_of(source, {"parent": ["nothing"]}).read({"parent": None}))
+
+
+def test_changes_come_while_they_are_made(server: MysqlServer, source: MysqlSource, database: str) -> None:
+    """Continuous: a change is committed within the interval after it was made, and the run ends when its time is up."""
+    server.execute(database, "CREATE TABLE t (id int PRIMARY KEY, at double)")
+    lake = Lake.empty("t")
+    lake.land(log_of(source, {"t": ["id"]}))
+    log = log_of(source, {"t": ["id"]}, mode="continuous", every=0.1, lasts=4.0)
+    delays: list[float] = []
+    made = threading.Event()
+
+    def write() -> None:
+        for n in range(10):
+            server.execute(database, f"INSERT INTO t VALUES ({n}, {time.time()!r})")
+            time.sleep(0.15)
+        made.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    started, events = time.monotonic(), 0
+    for item in log.read(dict(lake.positions)):
+        if isinstance(item, Boundary):
+            lake.positions = dict(item.positions)
+            continue
+        events += item.batch.data.num_rows
+        delays += [time.time() - at for at in item.batch.data.column("at").to_pylist()]
+    writer.join()
+    assert made.is_set()
+    assert events == 10
+    assert sorted(delays)[5] < 1.0
+    assert 4.0 <= time.monotonic() - started < 20.0
+
+
+def test_a_transaction_of_many_rows_needs_little_memory(
+    server: MysqlServer, source: MysqlSource, database: str
+) -> None:
+    """The rows are given on as they come, before the end of their transaction is known."""
+    server.execute(database, "CREATE TABLE t (id int PRIMARY KEY, v varchar(90), n double)")
+    log, lake = log_of(source, {"t": ["id"]}), Lake.empty("t")
+    lake.land(log)
+    server.execute(database, "INSERT INTO t SELECT seq, REPEAT('v', 80), seq FROM seq_1_to_400000")
+    resident = psutil.Process().memory_info
+    batches, rows, first, most = 0, 0, 0, 0
+    for item in log.read(lake.positions):
+        if isinstance(item, Boundary):
+            assert rows == 400_000, "no boundary within a transaction"
+            continue
+        batches, rows = batches + 1, rows + item.batch.data.num_rows
+        first = first or resident().rss
+        most = max(most, resident().rss)
+        assert item.batch.data.nbytes < 32 * 2**20
+    assert batches > 5
+    assert most - first < 50 * 2**20

@@ -56,10 +56,13 @@ class Writers:
         chance = random.Random(seed)
         try:
             while not self.stopped.is_set():
-                with suppress(pymysql.Error, OSError):  # the server is down, or two writers were in each other's way
-                    with self.server.connect(self.database, autocommit=False) as connection:
-                        while not self.stopped.is_set():
-                            self._transaction(connection, chance)
+                # The server may be down, or two writers in each other's way.
+                with (
+                    suppress(pymysql.Error, OSError),
+                    self.server.connect(self.database, autocommit=False) as connection,
+                ):
+                    while not self.stopped.is_set():
+                        self._transaction(connection, chance)
         except BaseException as error:  # noqa: BLE001 - told by the thread that waits for this one
             self.errors.append(error)
 

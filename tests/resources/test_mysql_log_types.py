@@ -168,7 +168,8 @@ def test_what_arrow_cannot_hold_is_set_apart_with_its_place(type_: str, text: st
     log, lake = log_of(source, {"t": ["id"]}), Lake.empty("t")
     lake.land(log)
     server.execute(
-        database, allowed, f"INSERT INTO t VALUES (2, NULL), (3, '{text}'), (4, NULL)", f"UPDATE t SET v = '{text}' WHERE id = 2",
+        database, allowed, f"INSERT INTO t VALUES (2, NULL), (3, '{text}'), (4, NULL)",
+        f"UPDATE t SET v = '{text}' WHERE id = 2",
         "UPDATE t SET v = NULL WHERE id = 3", "DELETE FROM t WHERE id = 1",
     )  # fmt: skip
     lake.land(log)
@@ -196,7 +197,8 @@ def test_columns_come_and_go_while_the_log_is_read() -> None:
     lake.land(log)
     server.execute(
         database, "INSERT INTO t VALUES (1, 1, 1, 1.25)", "ALTER TABLE t ADD COLUMN b varchar(5) DEFAULT 'x' AFTER id",
-        "INSERT INTO t VALUES (2, 'b', 2, 0, 2.5)", "ALTER TABLE t DROP COLUMN a", "INSERT INTO t VALUES (3, 'c', 1, 3)",
+        "INSERT INTO t VALUES (2, 'b', 2, 0, 2.5)", "ALTER TABLE t DROP COLUMN a",
+        "INSERT INTO t VALUES (3, 'c', 1, 3)",
         "ALTER TABLE t MODIFY n decimal(12,4)", "UPDATE t SET n = 12345678.0001 WHERE id = 3",
         "ALTER TABLE t CHANGE b named varchar(9)", "INSERT INTO t VALUES (4, 'd', NULL, 4)",
     )  # fmt: skip
@@ -217,7 +219,8 @@ def test_columns_that_the_source_does_not_give_are_not_in_the_log_either() -> No
     database = server.database()
     source = MysqlSource(**server.settings(database))
     server.execute(
-        database, "CREATE TABLE t (id int PRIMARY KEY, hidden int INVISIBLE DEFAULT 7, v int, doubled int AS (v * 2) VIRTUAL,"
+        database, "CREATE TABLE t (id int PRIMARY KEY, hidden int INVISIBLE DEFAULT 7, v int,"
+        " doubled int AS (v * 2) VIRTUAL,"
         " kept int AS (v + 1) STORED)",
     )  # fmt: skip
     log, lake = log_of(source, {"t": ["id"]}), Lake.empty("t")
@@ -245,7 +248,8 @@ def test_images_with_less_than_all_columns_say_what_is_unchanged() -> None:
     log, lake = log_of(source, {"t": ["id"]}), Lake.empty("t")
     lake.land(log)
     server.execute(
-        database, "SET SESSION binlog_row_image = 'MINIMAL'", "UPDATE t SET b = 'changed'", "UPDATE t SET id = 9, d = '2024-02-29' WHERE id = 2",
+        database, "SET SESSION binlog_row_image = 'MINIMAL'", "UPDATE t SET b = 'changed'",
+        "UPDATE t SET id = 9, d = '2024-02-29' WHERE id = 2",
         "DELETE FROM t WHERE id = 1",
     )  # fmt: skip
     lake.land(log)
@@ -288,8 +292,9 @@ def test_a_compressed_log_is_read_as_well() -> None:
     server.execute(None, "SET GLOBAL log_bin_compress = 1")
     try:
         server.execute(
-            database, "INSERT INTO t SELECT seq, REPEAT('long ', 100) FROM seq_1_to_50", "UPDATE t SET v = REPEAT('other ', 90)",
-            "DELETE FROM t WHERE id > 10", "ALTER TABLE t COMMENT '" + "c" * 900 + "'", "INSERT INTO t VALUES (99, 'short')",
+            database, "INSERT INTO t SELECT seq, REPEAT('long ', 100) FROM seq_1_to_50",
+            "UPDATE t SET v = REPEAT('other ', 90)", "DELETE FROM t WHERE id > 10",
+            "ALTER TABLE t COMMENT '" + "c" * 900 + "'", "INSERT INTO t VALUES (99, 'short')",
         )  # fmt: skip
     finally:
         server.execute(None, "SET GLOBAL log_bin_compress = 0")
