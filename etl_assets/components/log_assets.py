@@ -102,11 +102,23 @@ class LogAssets:
 
 
 def logs_of(pipeline: PipelineContext, streams: Sequence[StreamAssets]) -> list[LogAssets]:
-    """Return the change logs that streams follow: one per connection and settings."""
-    groups: dict[tuple[str | None, str], list[StreamAssets]] = {}
+    """Return the change logs that streams follow, one per connection.
+
+    Raises:
+        ConfigurationError: two streams would follow the same log in different ways.
+    """
+    groups: dict[str | None, list[StreamAssets]] = {}
     for stream in streams:
         if isinstance(stream.capture, LogCapture):
-            groups.setdefault((stream.options.connection, stream.capture.model_dump_json()), []).append(stream)
+            groups.setdefault(stream.options.connection, []).append(stream)
+    for connection, group in groups.items():
+        others = [stream.name for stream in group if stream.capture != group[0].capture]
+        if others:
+            raise ConfigurationError(
+                f"{group[0].name} and {', '.join(others)} follow the log of {connection} with different settings",
+                where=pipeline.where(),
+                fix="streams of one connection share one log: give all of them the same settings",
+            )
     return [LogAssets(pipeline, group) for group in groups.values()]
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from etl_assets.components.context import PipelineContext
 from etl_assets.components.gold_assets import GoldAssets
-from etl_assets.components.log_assets import LogAssets, logs_of
+from etl_assets.components.log_assets import logs_of
 from etl_assets.components.log_sensor import capture_sensor
 from etl_assets.components.mistakes import did_you_mean, reported, validated
 from etl_assets.components.models import PipelineModel
@@ -73,9 +73,7 @@ class Pipeline(dg.Component):
         parts = _Parts()
         for name, stream in model.streams.items():
             parts.add_stream(StreamAssets(pipeline, name, stream))
-        for log in logs_of(pipeline, parts.streams):
-            parts.try_add(partial(_one, log))
-            parts.sensors.append(capture_sensor(log))
+        parts.try_add(partial(parts.add_logs, pipeline))
         for name, table in model.gold.items():
             parts.try_add(partial(_one, GoldAssets(pipeline, name, table)))
         for publication in model.publish:
@@ -123,6 +121,12 @@ class _Parts:
 
         self.try_add(build)
 
+    def add_logs(self, pipeline: PipelineContext) -> list[Any]:
+        """Add the sensors of the change logs that streams follow; returns their steps."""
+        logs = logs_of(pipeline, self.streams)
+        self.sensors += [capture_sensor(log) for log in logs]
+        return [log.definition() for log in logs]
+
     def try_watch(self, build: Callable[[list[StreamAssets]], dg.SensorDefinition]) -> None:
         """Add the sensor over the streams that are right."""
 
@@ -145,7 +149,7 @@ def _continuous(stream: StreamAssets) -> bool:
     return isinstance(stream.capture, LogCapture) and stream.capture.mode == "continuous"
 
 
-def _one(builder: GoldAssets | PublishAssets | LogAssets) -> list[Any]:
+def _one(builder: GoldAssets | PublishAssets) -> list[Any]:
     return [builder.definition()]
 
 
