@@ -46,6 +46,7 @@ class Piece:
     read: int = 0
     unreadable: int = 0
     repeated: int = 0
+    unchanged: int = 0
     position: Position | None = None
 
 
@@ -104,6 +105,11 @@ class Landing:
             self.errors.stage(from_unreadable(batch.unreadable, self.bronze.app_id, piece.number, first, self.run))
         self.run.progress(self.bronze.app_id, self.account.read + piece.read)
         return piece
+
+    def same(self, rows: int) -> None:
+        """Count rows that were read and are in the table as they are; a batch must have been staged before."""
+        assert self.piece is not None  # noqa: S101 - see above
+        self.piece.unchanged += rows
 
     def discard(self) -> None:
         """Give up what is staged."""
@@ -170,6 +176,7 @@ class Landing:
         return RowAccount(
             read=piece.read,
             inserted=piece.staged.stored_rows,
+            unchanged=piece.unchanged,
             filtered={REPEATED: piece.repeated} if piece.repeated else {},
             rejected={"unreadable": piece.unreadable} if piece.unreadable else {},
         ).check(where=self.bronze.table.name)

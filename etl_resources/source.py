@@ -101,7 +101,9 @@ class Watermark(BaseModel):
     kind: Literal["watermark"] = "watermark"
     cursor: str = Field(description="Column that grows whenever a row is written, e.g. updated_at.")
     reconcile_hours: float = Field(
-        default=24.0, ge=0, description="Hours after which a run reads all keys, to find what was deleted; 0: every run."
+        default=24.0,
+        ge=0,
+        description="Hours after which a run reads all keys, to find what was deleted; 0: every run.",
     )
 
     def reading(self) -> Incremental:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from etl_resources.source import Incremental, Snapshot
+from etl_resources.source import Diff, Incremental, Snapshot, Watermark
 from etl_resources.target import Mode
 
 
@@ -30,12 +30,22 @@ class CaptureModel(Strict):
     snapshot: Snapshot | None = None
     incremental: Incremental | None = None
     log: dict[str, Any] | None = Field(default=None, description="Settings of the source's change log (docs/cdc.md).")
+    diff: Diff | None = None
+    watermark: Watermark | None = None
 
     @model_validator(mode="after")
     def _one(self) -> CaptureModel:
-        if sum(way is not None for way in (self.snapshot, self.incremental, self.log)) != 1:
-            raise ValueError("write exactly one of snapshot: {}, incremental: {cursor: ...} and log: {}")
+        if sum(way is not None for way in (self.found, self.log)) != 1 or len(self.model_fields_set) != 1:
+            raise ValueError(
+                "write exactly one of snapshot: {}, incremental: {cursor: ...}, log: {}, diff: {} and"
+                " watermark: {cursor: ...}"
+            )
         return self
+
+    @property
+    def found(self) -> Snapshot | Incremental | Diff | Watermark | None:
+        """Whatever it is, if it is no log."""
+        return self.snapshot or self.incremental or self.diff or self.watermark
 
 
 class DailyModel(Strict):

@@ -21,7 +21,7 @@ from etl_assets.components.table_metadata import (
 from etl_assets.references import parse_reference
 from etl_checks.asset_checks import check_results, check_specs
 from etl_resources.registry import source_type
-from etl_resources.source import Capture, LogCapture, Snapshot, Source, Stream, StreamOptions, Window
+from etl_resources.source import Capture, Compared, LogCapture, Snapshot, Source, Stream, StreamOptions, Window
 
 if TYPE_CHECKING:
     from etl_assets.silver import Silver, SilverSpec
@@ -61,13 +61,23 @@ class StreamAssets:
         """How the source is captured."""
         capture = self.model.capture
         if capture is None or capture.log is None:
-            return None if capture is None else capture.snapshot or capture.incremental
+            return None if capture is None else capture.found
         return validated(self.source.log_type, capture.log, where=f"{self.where}, capture, log")
 
     @property
     def follows_log(self) -> bool:
         """Whether the stream comes from a change log, which brings it in together with others."""
         return isinstance(self.capture, LogCapture)
+
+    @property
+    def has_events(self) -> bool:
+        """Whether bronze holds events, from a change log or made by comparing, and not the rows as received."""
+        return isinstance(self.capture, LogCapture | Compared)
+
+    @property
+    def reading(self) -> Capture | None:
+        """How the source itself is asked."""
+        return self.capture.reading() if isinstance(self.capture, Compared) else self.capture
 
     @property
     def partitions(self) -> dg.PartitionsDefinition | None:
@@ -82,13 +92,13 @@ class StreamAssets:
         able = self.source.capabilities
         if self.options.connection is not None:
             use(self.options.connection, self.options.connection, self.source, self.where)
-        if self.capture is not None and self.capture.kind not in able.captures:
+        if self.capture is not None and self.reading is not None and self.reading.kind not in able.captures:
             raise ConfigurationError(
                 f"a source of type {self.options.type} has no {self.capture.kind} capture",
                 where=self.where,
                 fix=f"known captures: {', '.join(sorted(able.captures))}",
             )
-        if self.follows_log:
+        if self.has_events:
             self._check_log()
         if self.model.partitions is not None and not able.windows:
             raise ConfigurationError(
@@ -110,7 +120,7 @@ class StreamAssets:
                 where=self.where,
                 fix="drop partitions",
             )
-        if self.options.connection is None:
+        if self.follows_log and self.options.connection is None:
             raise ConfigurationError(
                 "a change log needs a connection", where=self.where, fix="source: {connection: ...}"
             )
@@ -128,7 +138,7 @@ class StreamAssets:
 
     def bronze_spec(self) -> dg.AssetSpec:
         """Return the spec of the bronze table."""
-        what = "every change, in order" if self.follows_log else "as received"
+        what = "every change, in order" if self.has_events else "as received"
         return self.pipeline.spec(
             "bronze",
             self.name,
@@ -141,7 +151,7 @@ class StreamAssets:
         """Return the bronze asset."""
         spec = self.bronze_spec()
         connection = self.options.connection
-        needs = {"lake", connection} if connection else {"lake"}
+        needs = {"lake", *([connection] if connection else []), *(["engine"] if self.has_events else [])}
 
         @dg.multi_asset(
             name=f"bronze__{self.pipeline.name}__{self.name}",
@@ -157,7 +167,12 @@ class StreamAssets:
             source: Source = getattr(context.resources, connection) if connection else self.source()
             bronze = Bronze(context.resources.lake, self.pipeline.name, self.stream(context))
             with guarded(context, connection, self.external().key):
-                landed = bronze.land(source, run_of(context), full_refresh=full_refresh(context))
+                if self.has_events:
+                    from etl_assets.components.comparing import compare
+
+                    landed = compare(self, bronze, source, context)
+                else:
+                    landed = bronze.land(source, run_of(context), full_refresh=full_refresh(context))
             handle = bronze.table.open()
             metadata = table_metadata(bronze.table, handle, landed.delta_version)
             own = [name for name in handle.schema().names if not name.startswith("_")] if handle is not None else []
@@ -169,7 +184,7 @@ class StreamAssets:
     def stream(self, context: dg.AssetExecutionContext | None = None) -> Stream:
         """Return what the source is asked for, restricted to the partition of the run."""
         window = self.window(context) if context is not None else None
-        return Stream(self.name, self.options, self.capture, window)
+        return Stream(self.name, self.options, self.reading, window)
 
     def window(self, context: dg.AssetExecutionContext) -> Window | None:
         """Return the partition of the run."""
@@ -198,7 +213,7 @@ class StreamAssets:
             contract=self.contract,
             budget=self.pipeline.budget(self.model.errors),
             snapshot=isinstance(self.capture, Snapshot),
-            log_key=self.log_key if self.follows_log else (),
+            log_key=self.log_key if self.has_events else (),
             references=self.references(),
         )
 

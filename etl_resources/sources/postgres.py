@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from etl_resources.change_log import ChangeLog, LogTable
+    from etl_resources.hashed import HashedTable
     from etl_resources.postgres_session import Session
     from etl_resources.sources.postgres_columns import Column
     from etl_resources.sources.postgres_horizon import Horizon, View
@@ -41,12 +43,11 @@ _ROW_BYTES = 128  # what a row is taken to need when `batch_rows` is turned into
 _BATCH_BYTES = (1 << 18, 1 << 24)
 
 
-class PostgresStreamOptions(StreamOptions):
+class PostgresStreamOptions(TableOptions):
     """A table or a query, and how to read it."""
 
     table: str | None = Field(default=None, description="`table` or `schema.table`, upper and lower case as it is.")
     query: str | None = Field(default=None, description="A SELECT; for views and whatever a table does not give.")
-    columns: tuple[str, ...] | None = Field(default=None, description="Only these columns, in this order.")
     late_by: int | None = Field(
         default=None, ge=0,
         description="Incremental reads of huge tables: read only rows whose cursor is at most so far (seconds, or steps"
@@ -54,13 +55,9 @@ class PostgresStreamOptions(StreamOptions):
     )  # fmt: skip
     read_ahead: int = Field(default=2, ge=0, le=64, description="Batches fetched while earlier ones are worked on.")
 
-    @model_validator(mode="after")
-    def _table_or_query(self) -> PostgresStreamOptions:
-        return table_or_query(self)
-
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """What is known about a stream before it is read."""
 
     relation: str
@@ -70,6 +67,7 @@ class _Plan:
     where: str
 
     def schema(self) -> pa.Schema:
+        """Return the columns."""
         import pyarrow as pa
 
         return pa.schema([(column.name, column.arrow) for column in self.columns])
@@ -112,6 +110,12 @@ class PostgresSource(PostgresConnection, Source):
             raise ConfigurationError(f"pipeline {pipeline}: these are not the settings of a PostgreSQL log")
         return PostgresLog(self, pipeline, tables, capture)
 
+    def hashed(self, stream: Stream, key: Sequence[str]) -> AbstractContextManager[HashedTable]:
+        """Return a snapshot of the stream whose rows the server hashes."""
+        from etl_resources.sources.postgres_hashes import opened
+
+        return opened(self, self._plan(stream), key, _BATCH_BYTES[1])
+
     def latest(self, stream: Stream) -> Position | None:
         """Return a position that differs from that of the last read if any transaction wrote anything since.
 
@@ -139,7 +143,7 @@ class PostgresSource(PostgresConnection, Source):
         expected = rows[0][0][0]["Plan"]
         return Estimate(expected["Plan Rows"], expected["Plan Rows"] * expected["Plan Width"])
 
-    def _plan(self, stream: Stream) -> _Plan:
+    def _plan(self, stream: Stream) -> Plan:
         from etl_resources.sources.postgres_columns import describe
 
         options, where = _options(stream), f"stream {stream.name}, {self.address}"
@@ -164,7 +168,7 @@ class PostgresSource(PostgresConnection, Source):
                 raise NotFoundError(f"there is no column {name}", where=where, fix=nearest(name, found))
         conditions = [in_window(stream.window, found[stream.window.column])] if stream.window else []
         columns = [found[name] for name in options.columns or found if name not in hidden]
-        return _Plan(relation, columns, conditions, found[cursor_name] if cursor_name else None, where)
+        return Plan(relation, columns, conditions, found[cursor_name] if cursor_name else None, where)
 
     def _read(self, stream: Stream, since: Position | None, batch_rows: int) -> Generator[Batch, None, None]:
         plan = self._plan(stream)
@@ -175,7 +179,7 @@ class PostgresSource(PostgresConnection, Source):
             yield from positioned(batches, position, plan.schema(), keep_empty=plan.cursor is None)
 
 
-def _limits(stream: Stream, plan: _Plan, session: Session, since: Position | None) -> tuple[Horizon, list[str]]:
+def _limits(stream: Stream, plan: Plan, session: Session, since: Position | None) -> tuple[Horizon, list[str]]:
     """Return how far a read that begins now comes, and the conditions for what it has to give."""
     from etl_resources.sources.postgres_horizon import Horizon, new_rows, take
 
@@ -227,7 +231,7 @@ def _generated(client: psycopg.Connection[Any], relation: str) -> frozenset[str]
     return frozenset(name for (name,) in rows)
 
 
-def _with_low(view: View, session: Session, plan: _Plan | None) -> Horizon:
+def _with_low(view: View, session: Session, plan: Plan | None) -> Horizon:
     """Return the view's horizon with the newest value of the cursor, which a time in the future must not push up."""
     from dataclasses import replace
 
@@ -247,13 +251,13 @@ def select_list(columns: Sequence[Column]) -> str:
     return ", ".join(selected + [f"{c.guard} AS {quote(GUARD + c.name)}" for c in columns if c.guard])
 
 
-def _query(plan: _Plan, conditions: list[str]) -> str:
+def _query(plan: Plan, conditions: list[str]) -> str:
     query = f"SELECT {select_list(plan.columns)} FROM {plan.relation} AS t"  # noqa: S608 - all names are quoted
     return query + (" WHERE " + " AND ".join(f"({condition})" for condition in conditions) if conditions else "")
 
 
 def _batches(
-    session: Session, plan: _Plan, conditions: list[str], batch_rows: int
+    session: Session, plan: Plan, conditions: list[str], batch_rows: int
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch | None]]:
     """Yield records and unreadable records of the query, in its transaction."""
     from etl_resources.sources.postgres_columns import unambiguous
