@@ -58,29 +58,11 @@ def compact(silver: Silver, run: Run, days: int, *, now: datetime | None = None,
     if bronze is None or handle is None:
         return Outcome(reason="silver has not been built yet")
     today = (now or datetime.now(UTC)).replace(hour=0, minute=0, second=0, microsecond=0)
-    silver.ledger.copy(bronze, silver.bronze.name)
-    last = compacted(silver.ledger, bronze)
-    if worth and last is not None and last.at >= today:
-        return Outcome(reason="it was done today already")
-    above, before = (last.upto, last.kept) if last is not None else (0, 0)
-    closed = [
-        row
-        for row in silver.ledger.rows(silver.bronze.name, above)
-        if row["committed_at"] < today - timedelta(days=days)
-    ]
-    judged = handle.committed(BRONZE_MARK)
-    rows = [row for row in closed if row["version"] <= judged]
-    fresh = sum(int(row["inserted"]) for row in rows)
-    if fresh == 0:
-        why = "silver has not read further" if closed and judged <= above else "no further day with changes is closed"
-        return Outcome(reason=why)
-    if fresh < worth * (before + fresh):
-        return Outcome(reason=f"only {fresh} events have come since the last time")
-    if not bronze.plain_files():
-        return Outcome(reason="the table has deletion vectors or partition columns")
+    found = _closed(silver, bronze, handle.committed(BRONZE_MARK), today, days, worth)
+    if isinstance(found, str):
+        return Outcome(reason=found)
     try:
-        what = _Closed(int(rows[-1]["version"]), before + fresh, 1 if last is None else last.number + 1)
-        return _Compacting(silver, run, bronze, handle, what).commit(worth)
+        return _Compacting(silver, run, bronze, handle, found).commit(worth)
     except ConcurrentCommitError as error:
         # Nothing is late, nothing is lost: what was to be done is still there tomorrow.
         return Outcome(reason=f"another run changed the table: {error.what}")
@@ -94,6 +76,26 @@ class _Closed:
     rows: int
     number: int
     """Of the compaction."""
+
+
+def _closed(silver: Silver, bronze: Handle, judged: int, today: datetime, days: int, worth: float) -> _Closed | str:
+    """Return what can be compacted, or why nothing can."""
+    silver.ledger.copy(bronze, silver.bronze.name)
+    last = compacted(silver.ledger, bronze)
+    if worth and last is not None and last.at >= today:
+        return "it was done today already"
+    above, before, number = (0, 0, 0) if last is None else (last.upto, last.kept, last.number)
+    end = today - timedelta(days=days)
+    closed = [row for row in silver.ledger.rows(silver.bronze.name, above) if row["committed_at"] < end]
+    rows = [row for row in closed if row["version"] <= judged]
+    fresh = sum(int(row["inserted"]) for row in rows)
+    if fresh == 0:
+        return "silver has not read further" if closed and judged <= above else "no further day with changes is closed"
+    if fresh < worth * (before + fresh):
+        return f"only {fresh} events have come since the last time"
+    if not bronze.plain_files():
+        return "the table has deletion vectors or partition columns"
+    return _Closed(int(rows[-1]["version"]), before + fresh, number + 1)
 
 
 class _Compacting:

@@ -74,21 +74,8 @@ class Refinement:
         Args:
             earlier: what the same run has done to the table before; the budget is for both.
         """
-        silver, session, work = self.silver, self.session, self.work
-        kind = "VIEW" if self.streams else "TABLE"
-        session.execute(f"CREATE OR REPLACE TEMP {kind} judged AS {self.judgement.sql}")
-        contend(session, self.judgement, self.versions)
-        create_rivals(self, self.meets)
-        narrow = f"({self.judgement.shaped_sql})" if self.streams else "judged"
-        find_repeated(session, self.versions, narrow, work.read)
-        decide(
-            session,
-            self.judgement,
-            self.versions,
-            current=self.meets,
-            snapshots=self.snapshots,
-            emptied=self.emptied,
-        )
+        silver = self.silver
+        self.decide()
         with passing(self) as passed:
             account = self._account(passed)
             self._gate(account, earlier, passed)
@@ -101,6 +88,30 @@ class Refinement:
         self.errors.settle(fresh)
         silver.table.tidy(fresh)
         return account, fresh
+
+    def decide(self) -> None:
+        """Judge and decide: create `fated`. Nothing is written."""
+        session = self.session
+        kind = "VIEW" if self.streams else "TABLE"
+        session.execute(f"CREATE OR REPLACE TEMP {kind} judged AS {self.judgement.sql}")
+        contend(session, self.judgement, self.versions)
+        create_rivals(self, self.meets)
+        narrow = f"({self.judgement.shaped_sql})" if self.streams else "judged"
+        find_repeated(session, self.versions, narrow, self.work.read)
+        decide(
+            session,
+            self.judgement,
+            self.versions,
+            current=self.meets,
+            snapshots=self.snapshots,
+            emptied=self.emptied,
+        )
+
+    def check(self, passed: Passed) -> RowAccount:
+        """Hold what was decided against the budget and the rules that must not fail; return its account."""
+        account = self._account(passed)
+        self._gate(account, RowAccount(), passed)
+        return account
 
     @cached_property
     def errors(self) -> ErrorWriter:

@@ -50,14 +50,15 @@ class Passed:
 def passing(refinement: Refinement) -> Generator[Passed, None, None]:
     """Decide about the rows of `judged`; files that have been staged are deleted if the block raises."""
     if not refinement.streams:
-        yield _held(refinement)
+        yield held(refinement)
         return
     silver, schema = refinement.silver, refinement.schema
     with silver.table.stage(refinement.handle, schema, personal=silver.spec.personal) as staged:
         yield _streamed(refinement, schema, staged)
 
 
-def _held(refinement: Refinement) -> Passed:
+def held(refinement: Refinement) -> Passed:
+    """Count the fates of rows that are held in a table."""
     session, watched = refinement.session, range(len(refinement.judgement.watched))
     passed = Passed(Counter(dict(session.execute("SELECT coalesce(__fate, ''), count(*) FROM fated GROUP BY 1"))))
     if watched:

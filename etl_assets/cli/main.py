@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 import typer
 
-from etl_assets.cli import capture, check, demo, doctor, errors, history, new, plan, run, status
+from etl_assets.cli import capture, check, demo, doctor, errors, history, new, plan, query, run, status
 from etl_assets.cli.state import STATE
 from etl_resources.exceptions import EtlError
 
@@ -27,6 +27,7 @@ for command in (
     plan.plan,
     run.run,
     check.check,
+    query.query,
     status.status,
     history.history,
     history.stats,

@@ -137,6 +137,11 @@ class Session:
         """Create a temporary view; `name` is quoted here."""
         self.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {relation}")  # noqa: S608
 
+    def temporary(self, name: str) -> str:
+        """Return a quoted name that begins so, for a temporary table, and that the session has not given before."""
+        self._registered += 1
+        return quote(f"{name}_{self._registered}")
+
     def _register(self, data: Any) -> str:
         self._registered += 1
         name = f"_arrow_{self._registered}"
