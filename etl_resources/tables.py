@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
+
+from pydantic import Field, model_validator
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError
 from etl_resources.hints import nearest
-from etl_resources.source import Batch, Position
+from etl_resources.source import Batch, Position, StreamOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     Records = tuple[pa.RecordBatch, pa.RecordBatch | None]
     """Records, and those that could not be read, in `unreadable_schema()`."""
-
-T = TypeVar("T")
 
 
 class Named(Protocol):
@@ -27,19 +28,52 @@ class Named(Protocol):
         """The name."""
 
 
+class Typed(Named, Protocol):
+    """A column with its Arrow type."""
+
+    @property
+    def arrow(self) -> pa.DataType:
+        """The type."""
+
+
 C = TypeVar("C", bound=Named)
+TypedColumn = TypeVar("TypedColumn", bound=Typed)
 
 
-def table_or_query(options: T) -> T:
-    """Return the options of a stream, of which exactly one of `table` and `query` is given.
+class TableOptions(StreamOptions):
+    """A table or a query, and which of its columns."""
 
-    Raises:
-        ValueError: none or both are; pydantic makes it its own.
-    """
-    given: Any = options
-    if (given.table is None) == (given.query is None):
-        raise ValueError("give either `table` or `query`")
-    return options
+    table: str | None = Field(default=None, description="`table` or `schema.table`.")
+    query: str | None = Field(default=None, description="A SELECT.")
+    columns: tuple[str, ...] | None = Field(default=None, description="Only these columns, in this order.")
+
+    @model_validator(mode="after")
+    def _table_or_query(self) -> Self:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give either `table` or `query`")
+        return self
+
+
+@dataclass(frozen=True)
+class TablePlan(Generic[TypedColumn]):
+    """What is known about a stream of a table or a query before it is read."""
+
+    relation: str
+    columns: list[TypedColumn]
+    conditions: list[str]
+    cursor: TypedColumn | None
+    where: str
+
+    def schema(self) -> pa.Schema:
+        """Return the Arrow schema of what is read."""
+        import pyarrow as pa
+
+        return pa.schema([(column.name, column.arrow) for column in self.columns])
+
+    def query(self, selected: str, conditions: list[str]) -> str:
+        """Return the statement; `selected` and `conditions` are SQL, their names quoted."""
+        body = f"SELECT {selected} FROM {self.relation} AS t"  # noqa: S608 - all names are quoted
+        return body + (" WHERE " + " AND ".join(conditions) if conditions else "")
 
 
 def split_name(name: str, quotes: str = '""') -> tuple[str | None, str]:

@@ -22,6 +22,7 @@ from etl_resources.source import (
     StreamOptions,
 )
 from etl_resources.sources.mysql_columns import TinyInt1
+from etl_resources.tables import TableOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,12 +39,11 @@ class Parallel(BaseModel):
     parts: int = Field(ge=2, le=64)
 
 
-class MysqlStreamOptions(StreamOptions):
+class MysqlStreamOptions(TableOptions):
     """A table or a query, and how to read it."""
 
     table: str | None = Field(default=None, description="`table` or `database.table`.")
     query: str | None = Field(default=None, description="A SELECT; for whatever a table does not give.")
-    columns: tuple[str, ...] | None = Field(default=None, description="Only these columns, in this order.")
     tinyint1: TinyInt1 = Field(
         default="boolean", description="What tinyint(1) is: boolean (2 and the like are then unreadable), or integer."
     )
@@ -60,9 +60,7 @@ class MysqlStreamOptions(StreamOptions):
     read_ahead: int = Field(default=2, ge=0, le=64, description="Batches fetched while earlier ones are worked on.")
 
     @model_validator(mode="after")
-    def _table_or_query(self) -> MysqlStreamOptions:
-        if (self.table is None) == (self.query is None):
-            raise ValueError("give either `table` or `query`")
+    def _of_a_table(self) -> MysqlStreamOptions:
         if self.parallel and self.table is None:
             raise ValueError("`parallel` needs a `table`: several connections see the same moment of one table only")
         return self

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from etl_resources.changes.postgres_settings import PostgresLogCapture
 from etl_resources.exceptions import ConfigurationError, NotFoundError
@@ -27,7 +27,7 @@ from etl_resources.source import (
     StreamOptions,
 )
 from etl_resources.sources.postgres_bounds import in_window, is_time, not_later_than
-from etl_resources.tables import positioned, split_name, table_or_query
+from etl_resources.tables import TableOptions, positioned, split_name
 
 if TYPE_CHECKING:
     import psycopg

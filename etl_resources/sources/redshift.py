@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError, SchemaConflictError
 from etl_resources.hints import nearest
@@ -25,7 +24,7 @@ from etl_resources.source import (
     Stream,
     StreamOptions,
 )
-from etl_resources.tables import column_named, positioned, split_name, table_or_query
+from etl_resources.tables import TableOptions, TablePlan, column_named, positioned, split_name
 from etl_resources.unloaded import Unload
 
 if TYPE_CHECKING:
@@ -36,14 +35,13 @@ if TYPE_CHECKING:
     from etl_resources.sources.redshift_columns import Column
     from etl_resources.tables import Records
 
+    Plan = TablePlan[Column]
 
-class RedshiftStreamOptions(StreamOptions):
+
+class RedshiftStreamOptions(TableOptions):
     """A table or a query, and how to read it."""
 
     type: Literal["redshift"] = "redshift"
-    table: str | None = Field(default=None, description="`table` or `schema.table`.")
-    query: str | None = Field(default=None, description="A SELECT.")
-    columns: tuple[str, ...] | None = Field(default=None, description="Only these columns, in this order.")
     late_by: int | None = Field(
         default=None, ge=0,
         description="Incremental reads, which need it: how long a transaction may take, in seconds (steps, of an"
@@ -53,30 +51,6 @@ class RedshiftStreamOptions(StreamOptions):
         default=None, description="`{to: s3://bucket/prefix}`: the result is written there by UNLOAD, read and removed."
     )
     read_ahead: int = Field(default=2, ge=0, le=64, description="Batches fetched while earlier ones are worked on.")
-
-    @model_validator(mode="after")
-    def _table_or_query(self) -> RedshiftStreamOptions:
-        return table_or_query(self)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is known about a stream before it is read."""
-
-    relation: str
-    columns: list[Column]
-    conditions: list[str]
-    cursor: Column | None
-    where: str
-
-    def schema(self) -> pa.Schema:
-        import pyarrow as pa
-
-        return pa.schema([(column.name, column.arrow) for column in self.columns])
-
-    def query(self, selected: str, conditions: list[str]) -> str:
-        body = f"SELECT {selected} FROM {self.relation} AS t"  # noqa: S608 - all names are quoted
-        return body + (" WHERE " + " AND ".join(conditions) if conditions else "")
 
 
 class RedshiftSource(RedshiftConnection, Source):
@@ -136,7 +110,7 @@ class RedshiftSource(RedshiftConnection, Source):
             yield from positioned(records, position, plan.schema(), keep_empty=plan.cursor is None)
 
     def _records(
-        self, session: Session, plan: _Plan, conditions: list[str], unload: Unload | None, batch_rows: int
+        self, session: Session, plan: Plan, conditions: list[str], unload: Unload | None, batch_rows: int
     ) -> Iterator[Records]:
         from etl_resources.sources.redshift_unload import unloaded
         from etl_resources.sources.redshift_values import from_files
@@ -150,7 +124,7 @@ class RedshiftSource(RedshiftConnection, Source):
         ):
             yield from_files(table, plan.columns, plan.where)
 
-    def _plan(self, stream: Stream, session: Session) -> _Plan:
+    def _plan(self, stream: Stream, session: Session) -> Plan:
         from etl_resources.sources.redshift_columns import columns_of
 
         options, where = _options(stream), f"stream {stream.name}, {self.address}"
@@ -166,10 +140,10 @@ class RedshiftSource(RedshiftConnection, Source):
         by_cursor = isinstance(stream.capture, Incremental) and not stream.window
         cursor = column_named(stream.capture.cursor, found, where) if by_cursor else None  # type: ignore[union-attr]
         columns = found if options.columns is None else [column_named(n, found, where) for n in options.columns]
-        return _Plan(relation, columns, _in_window(stream, found, where), cursor, where)
+        return TablePlan(relation, columns, _in_window(stream, found, where), cursor, where)
 
 
-def _over_the_wire(session: Session, plan: _Plan, conditions: list[str], batch_rows: int) -> Iterator[Records]:
+def _over_the_wire(session: Session, plan: Plan, conditions: list[str], batch_rows: int) -> Iterator[Records]:
     from etl_resources.redshift_wire import Block
     from etl_resources.sources.redshift_columns import columns_of
     from etl_resources.sources.redshift_values import from_wire
@@ -201,7 +175,7 @@ def _no_table(name: str, session: Session, where: str) -> NotFoundError:
     return NotFoundError(f"there is no table {name}, or the user may not see it", where=where, fix=hint)
 
 
-def _increment(stream: Stream, plan: _Plan, session: Session, since: Position | None) -> Increment | None:
+def _increment(stream: Stream, plan: Plan, session: Session, since: Position | None) -> Increment | None:
     from etl_resources.sources.cursor_increment import take
     from etl_resources.sources.redshift_increment import bounds
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from etl_resources.exceptions import ConfigurationError, NotFoundError, RowsNotConservedError
 from etl_resources.hints import nearest
@@ -27,7 +26,7 @@ from etl_resources.source import (
     Window,
 )
 from etl_resources.sources.cursor_increment import in_kind, is_time, take
-from etl_resources.tables import column_named, positioned, table_or_query
+from etl_resources.tables import TableOptions, TablePlan, column_named, positioned
 from etl_resources.unloaded import ObjectStore, Unload
 
 if TYPE_CHECKING:
@@ -36,15 +35,16 @@ if TYPE_CHECKING:
     from etl_resources.sources.cursor_increment import Increment
     from etl_resources.sources.snowflake_columns import Column
 
+    Plan = TablePlan[Column]
 
-class SnowflakeStreamOptions(StreamOptions):
+
+class SnowflakeStreamOptions(TableOptions):
     """A table or a query, and how to read it."""
 
     type: Literal["snowflake"] = "snowflake"
     table: str | None = Field(
         default=None, description="`table`, `schema.table` or `database.schema.table`, in quotes where SQL needs them."
     )
-    query: str | None = Field(default=None, description="A SELECT.")
     columns: tuple[str, ...] | None = Field(
         default=None, description="Only these columns, in this order; in any case if there is but one of that name."
     )
@@ -62,30 +62,6 @@ class SnowflakeStreamOptions(StreamOptions):
         description="`{to: s3://bucket/prefix}`: the result is written there by COPY INTO, read and removed.",
     )
     read_ahead: int = Field(default=2, ge=1, le=10, description="Parts fetched while earlier ones are worked on.")
-
-    @model_validator(mode="after")
-    def _table_or_query(self) -> SnowflakeStreamOptions:
-        return table_or_query(self)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is known about a stream before it is read."""
-
-    relation: str
-    columns: list[Column]
-    conditions: list[str]
-    cursor: Column | None
-    where: str
-
-    def schema(self) -> pa.Schema:
-        import pyarrow as pa
-
-        return pa.schema([(column.name, column.arrow) for column in self.columns])
-
-    def query(self, selected: str, conditions: list[str]) -> str:
-        body = f"SELECT {selected} FROM {self.relation} AS t"  # noqa: S608 - all names are quoted
-        return body + (" WHERE " + " AND ".join(conditions) if conditions else "")
 
 
 class SnowflakeSource(SnowflakeConnection, Source):
@@ -145,7 +121,7 @@ class SnowflakeSource(SnowflakeConnection, Source):
             return Estimate(int(_ask(cursor, plan.query("COUNT(*)", conditions))[0]))
 
     def _parts(
-        self, stream: Stream, plan: _Plan, conditions: list[str], cursor: Any, batch_rows: int
+        self, stream: Stream, plan: Plan, conditions: list[str], cursor: Any, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
         from etl_resources.sources.snowflake_unload import selected, unloaded
 
@@ -169,7 +145,7 @@ class SnowflakeSource(SnowflakeConnection, Source):
         with self.client(fetches=ahead) as connection, connection.cursor() as cursor, translated(where):
             yield cursor
 
-    def _plan(self, stream: Stream, cursor: Any) -> _Plan:
+    def _plan(self, stream: Stream, cursor: Any) -> Plan:
         from etl_resources.snowflake_errors import translated
         from etl_resources.sources.snowflake_columns import describe
 
@@ -188,9 +164,9 @@ class SnowflakeSource(SnowflakeConnection, Source):
         cursor_column = column_named(stream.capture.cursor, found, where) if by_cursor else None  # type: ignore[union-attr]
         conditions = _in_window(stream.window, found, where) if stream.window else []
         columns = found if options.columns is None else [column_named(n, found, where) for n in options.columns]
-        return _Plan(relation, columns, conditions, cursor_column, where)
+        return TablePlan(relation, columns, conditions, cursor_column, where)
 
-    def _increment(self, stream: Stream, plan: _Plan, cursor: Any, since: Position | None) -> Increment | None:
+    def _increment(self, stream: Stream, plan: Plan, cursor: Any, since: Position | None) -> Increment | None:
         from etl_resources.sources.snowflake_increment import bounds
 
         if plan.cursor is None:
@@ -244,7 +220,7 @@ def _in_increment(increment: Increment | None) -> list[str]:
     return increment.conditions(f"t.{quote(cursor.name)}", partial(as_sql, kind=cursor.kind))
 
 
-def _parts(plan: _Plan, cursor: Any, batch_rows: int) -> Iterator[pa.RecordBatch]:
+def _parts(plan: Plan, cursor: Any, batch_rows: int) -> Iterator[pa.RecordBatch]:
     """Yield the rows of the query that was run; the server's own count of them has to agree."""
     from etl_resources.sources.snowflake_columns import conformed
 

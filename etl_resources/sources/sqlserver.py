@@ -11,20 +11,18 @@ from etl_resources.exceptions import ConfigurationError
 from etl_resources.read_ahead import read_ahead
 from etl_resources.source import Batch, Capabilities, Incremental, Position, Source, Stream, StreamOptions
 from etl_resources.sqlserver import SqlServerConnection
-from etl_resources.tables import table_or_query
+from etl_resources.tables import TableOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class SqlServerStreamOptions(StreamOptions):
+class SqlServerStreamOptions(TableOptions):
     """A table or a query, and how to read it."""
 
-    table: str | None = Field(default=None, description="`table` or `schema.table`.")
     query: str | None = Field(
         default=None, description="A SELECT without ORDER BY; for whatever a table or view does not give."
     )
-    columns: tuple[str, ...] | None = Field(default=None, description="Only these columns, in this order.")
     late_by: int | None = Field(
         default=None, ge=0, lt=2**31,
         description="For a cursor that is no rowversion: how far behind the newest value a row may appear (seconds, or"
@@ -41,10 +39,10 @@ class SqlServerStreamOptions(StreamOptions):
     read_ahead: int = Field(default=2, ge=0, le=64, description="Batches fetched while earlier ones are worked on.")
 
     @model_validator(mode="after")
-    def _table_or_query(self) -> SqlServerStreamOptions:
+    def _parallel(self) -> SqlServerStreamOptions:
         if (self.parallel > 1) != (self.split_by is not None):
             raise ValueError("`parallel` and `split_by` go together")
-        return table_or_query(self)
+        return self
 
 
 class SqlServerSource(SqlServerConnection, Source):
