@@ -11,13 +11,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from etl_resources.resilience import Policy
+from etl_resources.exceptions import ConfigurationError
 from etl_resources.source import Batch, Position, Stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from etl_resources.compared import ComparedTable
 
 INSERT, UPDATE, DELETE, TRUNCATE, READ = "insert", "update", "delete", "truncate", "read"
 """Values of `_op`. `read` is a row as a snapshot found it; `truncate` empties the table and has no key."""
@@ -138,6 +143,8 @@ class ChangeLog(ABC):
     """
 
     tables: Sequence[LogTable]
+    resilience: Policy = Policy()
+    """How often, and with what waits, a read that has broken off is begun again from what the lake holds."""
 
     @abstractmethod
     def read(self, since: Mapping[str, Position | None]) -> Generator[Changes | Boundary]:
@@ -152,7 +159,7 @@ class ChangeLog(ABC):
 
         Raises:
             UnavailableError, CredentialsRejectedError, NotFoundError: as their names say.
-            LogLostError: the log no longer has what comes after a position.
+            LogLostError: the log no longer has what comes after a position; names the streams, if it is not all.
             ConfigurationError: a finding of `preflight` stands in the way.
         """
 
@@ -171,6 +178,28 @@ class ChangeLog(ABC):
     @abstractmethod
     def state(self, since: Mapping[str, Position | None]) -> LogState:
         """Ask, cheaply and without changing anything, how the log is and how far it is ahead of the positions."""
+
+    def protect(self) -> str | None:
+        """Keep the far end from harm where the user has said so, whether a run is wanted or not; most logs can do none.
+
+        Returns what was done, for people; None: nothing.
+
+        Raises:
+            UnavailableError, CredentialsRejectedError: it could not be found out.
+        """
+        return None
+
+    def compared(self, stream: str) -> AbstractContextManager[ComparedTable]:
+        """Return a snapshot of a table with checksums of its rows, to hold the lake against.
+
+        Raises:
+            ConfigurationError: this log has none.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} cannot compare its tables with the lake",
+            where=f"stream {stream}",
+            fix="`etl capture resnapshot` reads the table anew, whatever is wrong",
+        )
 
     @abstractmethod
     def remove(self) -> None:

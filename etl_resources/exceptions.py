@@ -16,6 +16,8 @@ EtlError
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class EtlError(Exception):
     """An error that a person can act on.
@@ -54,7 +56,11 @@ class NotFoundError(EtlError):
 
 
 class LogLostError(EtlError):
-    """The change log no longer has what comes after the position in the lake."""
+    """The change log no longer has what comes after the position in the lake, of some `streams` or (empty) of all."""
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "", streams: Collection[str] = ()) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.streams = tuple(streams)
 
 
 class SchemaConflictError(EtlError):

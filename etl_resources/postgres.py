@@ -15,6 +15,7 @@ from etl_resources.secret import Secret
 if TYPE_CHECKING:
     import psycopg
 
+    from etl_resources.lifeline import Lifeline
     from etl_resources.postgres_session import Session
 
 
@@ -84,9 +85,17 @@ class PostgresConnection(dg.ConfigurableResource):
             connection.execute("SELECT 1")
         return True
 
+    def lifeline(self, client: psycopg.Connection[Any]) -> Lifeline:
+        """Return what hangs up on a connection of `client` when the server is gone without a word."""
+        from etl_resources.postgres_watch import lifeline
+
+        return lifeline(client, self._conninfo(), self.resilience, self.address)
+
     @contextmanager
-    def session(self) -> Iterator[Session]:
+    def session(self, *, watched: bool = False) -> Iterator[Session]:
         """Give a session that moves Arrow record batches; transactions are begun and ended by statements.
+
+        With `watched`, a server that says nothing for `resilience.silence` seconds, and is not at work, is gone.
 
         Raises:
             UnavailableError, CredentialsRejectedError, NotFoundError, ConfigurationError
@@ -100,7 +109,21 @@ class PostgresConnection(dg.ConfigurableResource):
             with translated(self.address):
                 return dbapi.connect(self._conninfo(), autocommit=True)
 
-        session = Session(self.resilience.call(connect), self.address)
+        def watch() -> Session:
+            from etl_resources.lifeline import Lifeline
+            from etl_resources.postgres_watch import at_work
+
+            policy = self.resilience
+            connection, line = Lifeline.of(connect, (self.host, self.port), policy.silence, self.address)
+            session = Session(connection, self.address, line.watched, line.close)
+            pid = int(session.value("SELECT pg_backend_pid()"))
+            line.at_work = at_work(self._conninfo(), pid, policy, self.address)
+            return session
+
+        def unwatched() -> Session:
+            return Session(connect(), self.address)
+
+        session = self.resilience.call(watch if watched else unwatched)
         try:
             if self.statement_timeout:
                 session.execute(f"SET statement_timeout = {round(self.statement_timeout * 1000)}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from etl_resources.exceptions import EtlError
@@ -15,20 +15,34 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """One connection. Statements are SQL text whose names and values are already quoted."""
+    """One connection. Statements are SQL text whose names and values are already quoted.
 
-    def __init__(self, connection: dbapi.Connection, where: str) -> None:
-        self._connection, self.where = connection, where
+    Every wait for the server is inside of a `watched()`, and `closed` is called at the end.
+    """
+
+    def __init__(
+        self,
+        connection: dbapi.Connection,
+        where: str,
+        watched: Callable[[], AbstractContextManager[None]] = nullcontext,
+        closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._connection, self.where, self._watched, self._closed = connection, where, watched, closed
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        with translated(self.where), self._watched():
+            yield
 
     def execute(self, statement: str) -> int:
         """Run a statement; return the rows it inserted, updated or deleted (-1: it is of another kind)."""
-        with translated(self.where), self._connection.cursor() as cursor:
+        with self._asking(), self._connection.cursor() as cursor:
             cursor.execute(statement)
             return int(cursor.rowcount)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Return the few rows of a query."""
-        with translated(self.where), self._connection.cursor() as cursor:
+        with self._asking(), self._connection.cursor() as cursor:
             cursor.execute(query)
             return list(cursor.fetchall())
 
@@ -44,13 +58,13 @@ class Session:
         """
         with self._connection.cursor() as cursor:
             cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(batch_bytes)})
-            with translated(self.where):
+            with self._asking():
                 cursor.execute(query)
                 reader = cursor.fetch_record_batch()
 
             def batches() -> Iterator[pa.RecordBatch]:
                 while True:
-                    with translated(self.where):
+                    with self._asking():
                         try:
                             batch = reader.read_next_batch()
                         except StopIteration:
@@ -64,7 +78,7 @@ class Session:
 
         The columns of the batch must be in the binary form of the table's columns: nothing is converted.
         """
-        with translated(self.where), self._connection.cursor() as cursor:
+        with self._asking(), self._connection.cursor() as cursor:
             if schema is None:
                 return int(cursor.adbc_ingest(table, batch, mode="append", temporary=True))
             return int(cursor.adbc_ingest(table, batch, mode="append", db_schema_name=schema))
@@ -101,4 +115,8 @@ class Session:
 
     def close(self) -> None:
         """End the connection; what was not committed is undone by the server."""
-        self._connection.close()
+        try:
+            with self._asking():
+                self._connection.close()
+        finally:
+            self._closed()

@@ -77,8 +77,8 @@ class SqlServerConnection(dg.ConfigurableResource):
             session.close()
 
     def _connect(self, driver: Any) -> tuple[Any, Any]:
+        from etl_resources.lifeline import Lifeline
         from etl_resources.sqlserver_errors import translated
-        from etl_resources.sqlserver_lifeline import Lifeline
 
         def connect() -> Any:
             return driver.connect(self._settings(), autocommit=True, timeout=max(1, math.ceil(self.resilience.timeout)))

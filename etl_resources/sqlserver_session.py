@@ -12,7 +12,7 @@ from etl_resources.sqlserver_errors import translated
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from etl_resources.sqlserver_lifeline import Lifeline
+    from etl_resources.lifeline import Lifeline
 
 _FIRST_ROWS = 1024
 _BATCH_BYTES = 1 << 24

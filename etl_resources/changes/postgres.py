@@ -8,18 +8,18 @@ does): what a stream has already is known by the place of the commit record, and
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from etl_resources.change_log import Boundary, ChangeLog, Changes, Finding, Lag, LogState, LogTable
 from etl_resources.changes.postgres_link import RESNAPSHOT, Link
 from etl_resources.changes.postgres_position import Cursor
 from etl_resources.changes.postgres_slot import default_name
-from etl_resources.exceptions import ConfigurationError, LogLostError, UnavailableError
+from etl_resources.exceptions import ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
+    from etl_resources.compared import ComparedTable
     from etl_resources.changes.postgres_settings import PostgresLogCapture
-    from etl_resources.changes.postgres_slot import Status
     from etl_resources.postgres import PostgresConnection
     from etl_resources.source import Position
 
@@ -32,6 +32,7 @@ class PostgresLog(ChangeLog):
         self, connection: PostgresConnection, pipeline: str, tables: Sequence[LogTable], capture: PostgresLogCapture
     ) -> None:
         self.connection, self.tables, self.capture = connection, tables, capture
+        self.resilience = connection.resilience
         self.slot = capture.slot or default_name(pipeline)
         self.publication = capture.publication or self.slot
         self._link: Link | None = None
@@ -87,6 +88,7 @@ class PostgresLog(ChangeLog):
 
     def state(self, since: Mapping[str, Position | None]) -> LogState:
         """Return what the server says about the slot."""
+        from etl_resources.changes.postgres_guard import alarms
         from etl_resources.changes.postgres_reading import has_news
         from etl_resources.changes.postgres_slot import status
 
@@ -100,50 +102,24 @@ class PostgresLog(ChangeLog):
         news = len(cursors) < len(since) or any(c.renewed for c in cursors) or has_news(now, cursors)
         behind = max(0, now.insert - min((c.end for c in cursors), default=now.slot.confirmed or now.insert))
         lag = Lag(behind if news else 0, None if news else 0.0, now.retained)
-        lost, notes = self._alarms(now, cursors)
+        lost, notes = alarms(self.slot, now, cursors, self.capture)
         return LogState("lost" if lost else "warning" if notes else "ok", news=news, lag=lag, notes=notes)
 
-    def _alarms(self, now: Status, cursors: Sequence[Cursor]) -> tuple[bool, list[str]]:
-        slot = now.slot
-        assert slot is not None  # noqa: S101 - the caller has looked
-        notes = []
-        lost = slot.wal_status == "lost"
-        if lost:
-            notes.append(f"slot {self.slot} is lost: it held back more log than the server may keep; {RESNAPSHOT}")
-        elif slot.wal_status == "unreserved":
-            notes.append(
-                f"slot {self.slot} is about to be lost, at the next checkpoint of the server: this is the last warning;"
-                " run the capture now"
-            )
-        elif slot.wal_status == "extended":
-            left = "" if slot.safe_size is None else f", {slot.safe_size:,} bytes before it is lost"
-            notes.append(f"slot {self.slot} holds back {now.retained or 0:,} bytes of log{left}: run the capture")
-        if self.capture.max_retained is not None and (now.retained or 0) > self.capture.max_retained:
-            notes.append(f"slot {self.slot} holds back {now.retained:,} bytes, more than `max_retained`")
-        for cursor in cursors:
-            other = (cursor.server.system, cursor.server.database) != (now.server.system, now.server.database)
-            if not cursor.renewed and (other or (slot.confirmed or 0) > cursor.end):
-                lost = True
-                notes.append(f"slot {self.slot} is not where the lake is: it was made anew, or read by others")
-                break
-        return lost, notes
+    def protect(self) -> str | None:
+        """Drop the slot if it holds back more than `max_retained`, and the user wants that."""
+        from etl_resources.changes.postgres_guard import spared
+        from etl_resources.changes.postgres_slot import status
 
-    def protect(self, link: Link, now: Status) -> None:
-        """Drop the slot where it holds back more than it may, if the user wants that.
+        if not self.capture.drop_beyond_cap:
+            return None
+        with self.linked() as link:
+            return spared(link, self.slot, status(link, self.slot), self.capture)
 
-        Raises:
-            LogLostError: it was dropped.
-        """
-        from etl_resources.changes.postgres_slot import drop
+    def compared(self, stream: str) -> AbstractContextManager[ComparedTable]:
+        """Return a snapshot of a table with checksums of its rows, by connections of its own."""
+        from etl_resources.changes.postgres_compared import opened
 
-        most, retained = self.capture.max_retained, now.retained
-        if not self.capture.drop_beyond_cap or most is None or retained is None or retained <= most:
-            return
-        drop(link, self.slot)
-        raise LogLostError(
-            f"slot {self.slot} was dropped: it held back {retained:,} bytes, more than `max_retained` ({most:,})",
-            where=link.where, fix=RESNAPSHOT,
-        )  # fmt: skip
+        return opened(self.connection, next(table for table in self.tables if table.name == stream))
 
     def remove(self) -> None:
         """Drop the slot, and the publication if we made it."""

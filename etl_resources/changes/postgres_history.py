@@ -32,7 +32,7 @@ def check(cursor: Cursor, server: Server, connection: PostgresConnection, stream
                 " that were read are not part of its history"
             )
     if what:
-        raise LogLostError(f"stream {stream}: {what}", where=connection.address, fix=RESNAPSHOT)
+        raise LogLostError(f"stream {stream}: {what}", where=connection.address, fix=RESNAPSHOT, streams=[stream])
 
 
 def branches(connection: PostgresConnection, timeline: int) -> dict[int, int]:

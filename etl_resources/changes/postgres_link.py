@@ -29,22 +29,30 @@ class Link:
         self._connection = connection
         self._stack = ExitStack()
         self.client: psycopg.Connection[Any] = self._stack.enter_context(connection.client())
+        self._line = connection.lifeline(self.client)
+        self._stack.callback(self._line.close)
         # What we commit has to be in the log at once, and need not be on a standby.
         self.ask("SET synchronous_commit = local")
 
     @cached_property
     def session(self) -> Session:
         """The connection that streams; opened when it is used first."""
-        session = self._stack.enter_context(self._connection.session())
+        session = self._stack.enter_context(self._connection.session(watched=True))
         # Keys are kept as text between two sessions.
         prepare(session)
         return session
 
     def ask(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a statement that commits by itself."""
-        with translated(self.where):
+        with self.asking():
             cursor = self.client.execute(query.encode(), parameters or None)
             return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Use `client`: what goes wrong comes out as an error of the tree, and a server that is gone does as well."""
+        with translated(self.where), self._line.watched():
+            yield
 
     @contextmanager
     def limit(self, name: str, seconds: float) -> Iterator[None]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from etl_resources.change_log import Boundary, Changes, Lag
-from etl_resources.changes import postgres_slot
+from etl_resources.changes import postgres_guard, postgres_slot
 from etl_resources.changes.pgoutput import Decoded, Decoder
 from etl_resources.changes.postgres_beside import Beside
-from etl_resources.changes.postgres_link import slot_errors
+from etl_resources.changes.postgres_link import RESNAPSHOT, slot_errors
 from etl_resources.changes.postgres_peek import peek
 from etl_resources.changes.postgres_position import Cursor, lsn
 from etl_resources.changes.postgres_rows import shifted
@@ -20,8 +20,7 @@ from etl_resources.changes.postgres_setup import Setup, set_up
 from etl_resources.changes.postgres_slot import Status
 from etl_resources.changes.postgres_snapshot import Piece, pieces
 from etl_resources.changes.postgres_tables import relations
-from etl_resources.exceptions import EngineError, UnavailableError
-from etl_resources.postgres_errors import translated
+from etl_resources.exceptions import EngineError, LogLostError, UnavailableError
 from etl_resources.source import Batch
 from etl_resources.sources.postgres_columns import Column, describe_types
 
@@ -134,6 +133,8 @@ class Reading:
         with self.log.linked() as link:
             now = postgres_slot.status(link, self.log.slot)
             postgres_slot.check(now, self.log.slot, link.where)
+            if dropped := postgres_guard.spared(link, self.log.slot, now, self.settings):
+                raise LogLostError(dropped, where=link.where, fix=RESNAPSHOT)
             # Pieces need a look that comes to the end; only one that follows another can be expected to be short.
             found = pieces(link, self.tables, self.cursors, self.settings.chunk_rows) if self.caught_up else []
             beat = None
@@ -143,7 +144,7 @@ class Reading:
                 )[0]
                 beat = int(xid), lsn(place)
             most = None if found else self.settings.max_changes
-            messages = peek(link.session, self.log.slot, self.log.publication, upto_nchanges=most)
+            messages = peek(link.session, self.log.slot, self.log.publication, upto_nchanges=most, server=now.version)
             with slot_errors(self.log.slot, link.where):
                 first = list(itertools.islice(messages, 1))
             return Look(now, found, beat, itertools.chain(first, messages))
@@ -152,7 +153,7 @@ class Reading:
         stream = relations(self.tables, list(self.cursors))[relation.schema, relation.name]
         chosen = self.tables[stream].chosen
         wanted = [(c.name, c.type_oid, c.typmod) for c in relation.columns if chosen is None or c.name in chosen]
-        with self.log.linked() as link, translated(link.where):
+        with self.log.linked() as link, link.asking():
             return describe_types(link.client, wanted)
 
     def _check(self, look: Look, decoder: Decoder, count: int) -> None:

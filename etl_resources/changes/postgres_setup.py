@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from etl_resources.changes import postgres_history, postgres_publication, postgres_slot
+from etl_resources.changes import postgres_guard, postgres_history, postgres_publication, postgres_slot
 from etl_resources.changes.postgres_link import RESNAPSHOT, Link
 from etl_resources.changes.postgres_position import Cursor, Progress, text_of
 from etl_resources.changes.postgres_preflight import findings
+from etl_resources.changes.postgres_publication import Publication
 from etl_resources.changes.postgres_slot import Slot, Status
 from etl_resources.changes.postgres_tables import TableFacts, facts
 from etl_resources.exceptions import ConfigurationError, LogLostError
@@ -52,10 +53,11 @@ def set_up(link: Link, log: PostgresLog, since: Mapping[str, Position | None]) -
     given = {name: None if position is None else Cursor.from_position(position) for name, position in since.items()}
     kept = {name: cursor for name, cursor in given.items() if cursor is not None and not cursor.renewed}
     slot = _slot_for(link, log, now, kept)
-    log.protect(link, now)
-    for name, cursor in kept.items():
-        postgres_history.check(cursor, now.server, log.connection, name)
-        _check_continuity(link, log, slot, tables[name], cursor, now.version)
+    if slot is not None and (dropped := postgres_guard.spared(link, log.slot, now, log.capture)):
+        if kept:
+            raise LogLostError(dropped, where=link.where, fix=RESNAPSHOT)
+        slot = None
+    _check_all(link, log, now, slot, tables, kept)
     postgres_publication.ensure(link, log.publication, list(tables.values()), now.version)
     if slot is not None and not kept and set(given) >= set(tables) and any(given.values()):
         # All are read anew: a slot of its own time has no part of the log in which something was missing.
@@ -84,20 +86,46 @@ def _slot_for(link: Link, log: PostgresLog, now: Status, kept: Mapping[str, Curs
         postgres_slot.drop(link, log.slot)
         return None
     if slot is None and kept:
+        after = text_of(min(c.end for c in kept.values()))
+        before = {c.server.timeline for c in kept.values() if c.server.system == now.server.system}
+        promoted = before and now.server.timeline not in before
+        why = f" (the server was promoted or restored: timeline {max(before)}, now {now.server.timeline})"
         raise LogLostError(
-            f"slot {log.slot} is gone: what has changed since {text_of(min(c.end for c in kept.values()))} is not to be"
-            " had any more",
+            f"slot {log.slot} is gone{why if promoted else ''}: what has changed since {after} is not to be had any"
+            " more",
             where=link.where, fix=RESNAPSHOT,
         )  # fmt: skip
     return slot
 
 
+def _check_all(
+    link: Link, log: PostgresLog, now: Status, slot: Slot | None, tables: Mapping[str, TableFacts],
+    kept: Mapping[str, Cursor],
+) -> None:  # fmt: skip
+    """Make sure that nothing is missing since the cursors.
+
+    Raises:
+        LogLostError: something is; names all streams of which that is so.
+    """
+    publication = postgres_publication.find(link, log.publication, now.version)
+    lost: dict[str, LogLostError] = {}
+    for name, cursor in kept.items():
+        try:
+            postgres_history.check(cursor, now.server, log.connection, name)
+            _check_continuity(link, log, slot, tables[name], cursor, publication)
+        except LogLostError as error:
+            lost[name] = error
+    if lost:
+        what = dict.fromkeys(error.what for error in lost.values())
+        raise LogLostError("\n".join(what), where=link.where, fix=RESNAPSHOT, streams=tuple(lost))
+
+
 def _check_continuity(
-    link: Link, log: PostgresLog, slot: Slot | None, table: TableFacts, cursor: Cursor, version: int
-) -> None:
+    link: Link, log: PostgresLog, slot: Slot | None, table: TableFacts, cursor: Cursor,
+    publication: Publication | None,
+) -> None:  # fmt: skip
     """Make sure that slot and publication have had the table, without a break, since the position."""
     what = ""
-    publication = postgres_publication.find(link, log.publication, version)
     if slot is not None and (slot.confirmed or 0) > cursor.end:
         what = (
             f"slot {log.slot} is at {text_of(slot.confirmed or 0)}, and the lake at {text_of(cursor.end)}: the slot was"
@@ -108,7 +136,10 @@ def _check_continuity(
     elif publication is None or publication.without([table]):
         what = f"{table.schema}.{table.name} was taken out of publication {log.publication}"
     if what:
-        raise LogLostError(f"stream {table.stream}: {what}; changes are missing", where=link.where, fix=RESNAPSHOT)
+        raise LogLostError(
+            f"stream {table.stream}: {what}; changes are missing", where=link.where, fix=RESNAPSHOT,
+            streams=[table.stream],
+        )  # fmt: skip
 
 
 def _begun(log: PostgresLog, now: Status, confirmed: int, table: TableFacts, before: Cursor | None) -> Cursor:

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 
 from etl_resources.changes.postgres_position import Cursor, Progress, lsn
 from etl_resources.changes.postgres_visibility import View
-from etl_resources.postgres_errors import translated
 from etl_resources.postgres_sql import literal, quote
 from etl_resources.sources.postgres import select_list
 from etl_resources.sources.postgres_columns import describe
@@ -91,7 +90,7 @@ def _piece(link: Link, table: TableFacts, progress: Progress, seen: _Seen, budge
     last = None if progress.ended else _last_key(link, table, progress, _rows_within(link, table, budget, most))
     piece = Piece(table.stream, *seen, last)
     names = ", ".join(f"t.{quote(name)}" for name in table.columns)
-    with translated(link.where):
+    with link.asking():
         columns = describe(link.client, f"(SELECT {names} FROM {table.relation} AS t)")  # noqa: S608 - quoted
     condition = _condition(table, progress, last)
     # A piece is a small part: no estimate is to make the server read the whole table for it.

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from etl_assets.bronze import Bronze
-from etl_resources import sqlserver_lifeline
+from etl_resources import lifeline
 from etl_resources.exceptions import ConfigurationError, CredentialsRejectedError, NotFoundError, UnavailableError
 from etl_resources.lake import Lake
 from etl_resources.source import Incremental, Snapshot, Stream
@@ -127,7 +127,7 @@ def test_a_slow_server_is_not_a_silent_one(server: TdsServer) -> None:
 
 def test_without_the_lifeline_that_read_would_hang(server: TdsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test of the test above: only hanging up ends the call."""
-    monkeypatch.setattr(sqlserver_lifeline.Lifeline, "_watch", lambda *_: None)
+    monkeypatch.setattr(lifeline.Lifeline, "_watch", lambda *_: None)
     with wire_to(server.port, stall_after=1_000_000) as wire:
         source = SqlServerSource(**server.settings(port=wire.port, resilience=SHORT))
         errors: list[BaseException] = []

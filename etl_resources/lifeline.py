@@ -1,4 +1,4 @@
-"""Hangs up on a SQL Server that says nothing any more: its driver would wait for ever."""
+"""Hangs up on a server that says nothing any more, where its driver would wait for ever."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import struct
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from etl_resources.exceptions import UnavailableError
 
@@ -22,10 +22,20 @@ _LAST_RECEIVED = 8 + 11 * 4  # tcpi_last_data_recv in Linux's struct tcp_info, m
 
 
 class Lifeline:
-    """The sockets of one connection of the driver, which does not show them itself."""
+    """The sockets of one connection of a driver, which may not show them itself.
+
+    `at_work`, if given, is asked after every time of silence: as long as it says yes, the wait goes on.
+    """
 
     def __init__(self, sockets: list[socket.socket], silence: float, where: str) -> None:
         self._sockets, self._silence, self._where = sockets, silence, where
+        self._opened: Callable[[], list[socket.socket]] | None = None
+        self.at_work: Callable[[], bool] | None = None
+
+    @classmethod
+    def of_descriptor(cls, fd: int, silence: float, where: str) -> Lifeline:
+        """Keep hold of the socket of a connection whose driver shows it."""
+        return cls([socket.socket(fileno=os.dup(fd))], silence, where)
 
     @classmethod
     def of(
@@ -35,11 +45,14 @@ class Lifeline:
 
         Connections to one server are made one after the other, so that a new socket is known to be this one's.
         """
+        line = cls([], silence, where)
         with _CONNECTING[address]:
             before = set(_open_sockets())
-            connection = connect()
-            opened = [fd for name, fd in _open_sockets().items() if name not in before]
-        return connection, cls(list(_to(address, opened)), silence, where)
+            line._opened = lambda: list(_to(address, before))
+            with line.watched():
+                connection = connect()
+            line._sockets, line._opened = line._sockets or line._opened(), None
+        return connection, line
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -49,7 +62,7 @@ class Lifeline:
             UnavailableError: in place of the driver's own error, when it was hung up on.
         """
         done, cut = threading.Event(), threading.Event()
-        watch = threading.Thread(target=self._watch, args=(done, cut), name="etl-sqlserver-watch", daemon=True)
+        watch = threading.Thread(target=self._watch, args=(done, cut), name="etl-lifeline", daemon=True)
         watch.start()
         try:
             yield
@@ -66,8 +79,12 @@ class Lifeline:
         while not done.wait(left):
             silent = min([time.monotonic() - started, *self._since_last_byte()])
             left = self._silence - silent
-            if left <= 0:
+            if left <= 0 and self.at_work is not None and self.at_work():
+                started, left = time.monotonic(), self._silence
+            elif left <= 0 and not done.is_set():
                 cut.set()
+                if self._opened is not None:
+                    self._sockets = self._opened()
                 for each in self._sockets:
                     with suppress(OSError):  # it may be closed already
                         each.shutdown(socket.SHUT_RDWR)
@@ -101,9 +118,12 @@ def _open_sockets() -> dict[tuple[int, int], int]:
     return found
 
 
-def _to(address: tuple[str, int], descriptors: list[int]) -> Iterator[socket.socket]:
-    """Give a second handle to each of the sockets that lead to the address."""
-    peers = {found[4][:2] for found in socket.getaddrinfo(*address, type=socket.SOCK_STREAM)}
+def _to(address: tuple[str, int], known: Collection[tuple[int, int]]) -> Iterator[socket.socket]:
+    """Give a second handle to each of the sockets that lead to the address and were not known before."""
+    descriptors = [fd for name, fd in _open_sockets().items() if name not in known]
+    peers: set[Any] = set()
+    with suppress(OSError):  # no name of a host: a socket of this machine, which loses no packets
+        peers = {found[4][:2] for found in socket.getaddrinfo(*address, type=socket.SOCK_STREAM)}
     for fd in descriptors:
         with suppress(OSError):
             copy = socket.socket(fileno=os.dup(fd))
