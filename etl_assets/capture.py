@@ -7,8 +7,9 @@ other has already is dropped. The far end is told only what all of them hold.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from etl_assets.capture_gaps import sweep
@@ -18,7 +19,8 @@ from etl_assets.error_writer import ErrorWriter
 from etl_assets.landing import Landed, Landing
 from etl_assets.run import Run
 from etl_resources.change_log import Boundary, Changes
-from etl_resources.exceptions import LogLostError, RowsNotConservedError
+from etl_resources.exceptions import LogLostError, RowsNotConservedError, UnavailableError
+from etl_resources.source import LogCapture
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from etl_resources.engines.duckdb import DuckDB
     from etl_resources.source import Position
 
+_log = logging.getLogger(__name__)
 IDLE_SECONDS = 30.0
 """How long a table without changes may keep its position behind the others, while a run goes on."""
 SWEEP = "sweep"
@@ -64,12 +67,13 @@ class Capture:
 
         Args:
             schemas: the streams to read -> how to find out their columns, for tables that are not there yet.
-            resnapshot_lost: where the log no longer has what comes next, read the tables anew, once.
+            resnapshot_lost: where the log no longer has what comes next, read those tables anew, once.
             fresh: read all tables anew, beside the log.
             after: called after every tick.
 
         Raises:
             LogLostError: the log no longer has what comes next, and `resnapshot_lost` is not set, or did not help.
+            UnavailableError: the log has broken off again and again; what was committed stays, and nothing else.
             RowsNotConservedError, ErrorBudgetExceededError: nothing of the tick was committed.
             ConcurrentCommitError: another run was faster.
         """
@@ -78,12 +82,13 @@ class Capture:
         if fresh:
             following.renew("the run was asked to read it anew")
         try:
-            following.read()
+            following.read_on()
         except LogLostError as lost:
-            if not resnapshot_lost or fresh or not following.may_renew():
+            names = [name for name in following.landings if name in lost.streams or not lost.streams]
+            if not resnapshot_lost or fresh or not names or not following.may_renew(names):
                 raise
-            following.renew(lost.what)
-            following.read()
+            following.renew(lost.what, names)
+            following.read_on()
         return {name: landing.landed() for name, landing in following.landings.items()}
 
     def renew(self, names: Collection[str], run: Run) -> list[str]:
@@ -102,6 +107,9 @@ class _Following:
         self.committed: dict[str, Position] = capture.positions()
         self.idle: dict[str, Position] = {}
         self.idle_since = time.monotonic()
+        self.broken: UnavailableError | None = None
+        """The newest error of the log itself, and not of the lake."""
+        self.ends = time.monotonic() + _seconds(capture.log)
         self.healing = {name: Healing(landing, capture.keys[name]) for name, landing in self.landings.items()}
 
     def heal(self, schemas: Mapping[str, Callable[[], pa.Schema]]) -> None:
@@ -117,22 +125,53 @@ class _Following:
             if began is not None:
                 self._sweep(name, began)
 
+    def read_on(self) -> None:
+        """Read; where the log breaks off, begin again from what is committed, a limited number of times.
+
+        What was staged since the last boundary is given up by then, and nobody has seen it. Where something has been
+        committed the waits of the policy begin anew.
+        """
+        policy = self.capture.log.resilience
+        for left in reversed(range(policy.attempts)):
+            error = policy.call(self._read_once)
+            if error is None:
+                return
+            if error is not self.broken or not left:
+                raise error
+            _log.warning("the log broke off, and is read on from what is committed: %s", error.what)
+
+    def _read_once(self) -> UnavailableError | None:
+        """Read; return an error that does not call for another attempt at once.
+
+        Raises:
+            UnavailableError: of the log, before anything was committed.
+        """
+        before = dict(self.committed)
+        try:
+            self.read()
+        except UnavailableError as error:
+            if error is self.broken and self.committed == before:
+                raise
+            return error
+        return None
+
     def read(self) -> None:
         """Read to the end of the log, or of the time, committing at every boundary."""
         since = {name: self.committed.get(name) for name in self.landings}
         items = self.capture.log.read(since)
         try:
-            for item in items:
+            for item in self._heard(items):
                 if isinstance(item, Changes):
                     self._stage(item)
                 else:
                     self._reach(item)
             self._check_end()
             self._settle_idle()
-            self.capture.log.acknowledge(self.committed)
+            self._acknowledge()
         except BaseException:
-            for landing in self.landings.values():
+            for name, landing in self.landings.items():
                 landing.discard()
+                self.healing[name].forget()
             raise
         finally:
             items.close()
@@ -140,11 +179,29 @@ class _Following:
             for landing in self.landings.values():
                 landing.read_before = 0
 
+    def _heard(self, items: Iterator[Changes | Boundary]) -> Iterator[Changes | Boundary]:
+        """Yield what the log gives, until the time of the run is up; an error that is the log's own is kept."""
+        try:
+            for item in items:
+                yield item
+                if isinstance(item, Boundary) and time.monotonic() > self.ends:
+                    return
+        except UnavailableError as error:
+            self.broken = error
+            raise
+
+    def _acknowledge(self) -> None:
+        try:
+            self.capture.log.acknowledge(self.committed)
+        except UnavailableError as error:
+            self.broken = error
+            raise
+
     def _stage(self, changes: Changes) -> None:
         landing = self.landings[changes.stream]
         batch = settled(changes.batch, landing)
         landing.stage(batch)
-        self.healing[changes.stream].seen(batch.data)
+        self.healing[changes.stream].seen(batch)
 
     def _reach(self, boundary: Boundary) -> None:
         """Commit every stream that has rows; the others follow after a while, without rows."""
@@ -161,7 +218,7 @@ class _Following:
         if time.monotonic() - self.idle_since > IDLE_SECONDS:
             self._settle_idle()
         self.run.point("capture:before_acknowledge")
-        self.capture.log.acknowledge(self.committed)
+        self._acknowledge()
         if self.after is not None:
             self.after(boundary, busy)
 
@@ -208,15 +265,18 @@ class _Following:
                     fix="they were not committed; run again, and report it if it comes again: a defect of the log",
                 )
 
-    def may_renew(self) -> bool:
+    def may_renew(self, names: Collection[str]) -> bool:
         """Tell whether reading anew may help: not if a snapshot that was begun has never come to its end."""
-        handles = [landing.handle for landing in self.landings.values() if landing.handle is not None]
+        found = [self.landings[name].handle for name in names]
+        handles = [handle for handle in found if handle is not None]
         return all(handle.committed(SWEPT_MARK) >= handle.committed(RENEWED_MARK) for handle in handles)
 
-    def renew(self, why: str) -> list[str]:
-        """Commit positions that let the next read begin with a snapshot; returns the tables that had any."""
+    def renew(self, why: str, names: Collection[str] | None = None) -> list[str]:
+        """Commit positions that let the next read of tables (None: of all) begin with a snapshot; returns those that
+        had any."""
         renewed = []
-        for name, landing in self.landings.items():
+        for name in self.landings if names is None else names:
+            landing = self.landings[name]
             landing.read_before = 0
             position = self.capture.log.renewed(self.committed.get(name))
             if position is None:
@@ -225,3 +285,11 @@ class _Following:
             self.committed[name] = position
             renewed.append(name)
         return renewed
+
+
+def _seconds(log: ChangeLog) -> float:
+    """Return how long a run may go on, however often the log breaks off."""
+    captures = [table.stream.capture for table in log.tables]
+    return max(
+        (c.lasts for c in captures if isinstance(c, LogCapture) and c.mode == "continuous"), default=float("inf")
+    )

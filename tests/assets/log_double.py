@@ -51,6 +51,11 @@ class ListLog(ChangeLog):
         self.acknowledged: list[dict[str, Position]] = []
         self.lose: set[int] = set()
         """Positions whose events get lost after they were counted."""
+        self.breaks: list[tuple[int, Exception]] = []
+        """Transactions in whose middle a read breaks off, once each, and with what."""
+        self.reads = 0
+        self.lost: tuple[str, ...] = ()
+        """Streams that a read says are lost, unless they are read anew."""
         self.rows: dict[str, dict[Any, Event]] = {name: {} for name in names}
 
     def commit(self, *events: Event, logged: bool = True) -> ListLog:
@@ -72,6 +77,7 @@ class ListLog(ChangeLog):
         return self
 
     def read(self, since: Mapping[str, Position | None]) -> Generator[Changes | Boundary]:
+        self.reads += 1
         counted = dict.fromkeys(since, 0)
         at = {
             name: position["pos"] if position and not position.get("renew") else None
@@ -80,6 +86,8 @@ class ListLog(ChangeLog):
         begin = min((pos for pos in at.values() if pos is not None), default=10 * len(self.transactions))
         if begin < 10 * self.forgotten:
             raise LogLostError(f"transactions up to {self.forgotten} are gone", where="list", fix="read anew")
+        if lost := [name for name in self.lost if at.get(name) is not None]:
+            raise LogLostError(f"changes of {lost} are missing", where="list", fix="read anew", streams=lost)
         swept = {}
         for name in (name for name, pos in at.items() if pos is None):
             swept[name] = 10 * len(self.transactions) + 5
@@ -95,6 +103,8 @@ class ListLog(ChangeLog):
             stop = min(start + self.per_tick, numbers.stop)
             for number in range(start, stop):
                 yield from self._transaction(number, at, counted)
+                if self.breaks and self.breaks[0][0] == number:
+                    raise self.breaks.pop(0)[1]
             ends = {name: max(10 * stop, at[name] or 10 * stop, swept.get(name, 0)) for name in since}
             yield Boundary({name: {"pos": pos} for name, pos in ends.items()}, swept)
             swept = {}

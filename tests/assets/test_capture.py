@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,10 @@ from etl_resources.exceptions import (
     ErrorBudgetExceededError,
     LogLostError,
     RowsNotConservedError,
+    UnavailableError,
 )
+from etl_resources.resilience import Policy
+from etl_resources.source import LogCapture, Stream, StreamOptions
 from tests.assets.log_double import Captured, Event, ListLog
 
 
@@ -219,3 +223,118 @@ def test_too_many_of_them_stop_the_run_before_anything_of_the_tick_is_committed(
     with pytest.raises(ErrorBudgetExceededError):
         captured.follow()
     assert captured.events("a") == []
+
+
+QUICK = Policy(attempts=3, first_wait=0.0)
+
+
+def broken(what: str = "the wire is cut") -> UnavailableError:
+    return UnavailableError(what)
+
+
+def test_a_log_that_breaks_off_is_read_on_from_what_is_committed(
+    captured: Captured, log: ListLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was staged of the look that broke off comes again, and is there once."""
+    captured.follow()
+    for number in range(4):
+        log.commit(change("a", "insert", number), change("b", "insert", number))
+    log.resilience, log.reads = QUICK, 0
+    log.breaks = [(0, broken()), (2, broken()), (2, broken("again"))]
+    landed = captured.follow()
+    assert log.reads == 4
+    assert [row[0] for row in captured.events("a")] == [row[0] for row in captured.events("b")] == [0, 1, 2, 3]
+    # Nothing came twice to bronze, not even as something to be left out.
+    assert str(landed["a"].account) == str(landed["b"].account) == "inserted 4"
+    assert "the wire is cut" in caplog.text
+
+
+def test_a_log_that_breaks_off_for_good_ends_the_run(captured: Captured, log: ListLog) -> None:
+    captured.follow()
+    log.commit(change("a", "insert", 1)).commit(change("a", "insert", 2))
+    log.resilience, log.reads = QUICK, 0
+    log.breaks = [(1, broken(f"break {n}")) for n in range(9)]
+    # Once behind a commit, and then three times without coming to another.
+    with pytest.raises(UnavailableError, match="break 3"):
+        captured.follow()
+    assert log.reads == 4
+    assert [row[0] for row in captured.events("a")] == [1], "what was whole before the break is kept"
+    log.breaks = []
+    captured.follow()
+    assert [row[0] for row in captured.events("a")] == [1, 2]
+
+
+def test_a_log_that_breaks_off_behind_every_boundary_is_not_read_for_ever(captured: Captured, log: ListLog) -> None:
+    captured.follow()
+    for number in range(9):
+        log.commit(change("a", "insert", number))
+    log.resilience, log.reads = QUICK, 0
+    log.breaks = [(number, broken()) for number in range(1, 9)]
+    with pytest.raises(UnavailableError):
+        captured.follow()
+    assert log.reads == 3
+    assert [row[0] for row in captured.events("a")] == [0, 1, 2]
+
+
+def test_only_a_log_is_asked_again_and_only_where_that_may_help(captured: Captured, log: ListLog) -> None:
+    captured.follow()
+    log.commit(change("a", "insert", 1))
+    log.resilience, log.reads = QUICK, 0
+
+    def lake_is_away(*_: Any) -> None:
+        raise UnavailableError("the lake is away")
+
+    with pytest.raises(UnavailableError, match="lake"):
+        captured.follow(after=lake_is_away)
+    assert log.reads == 1
+    log.commit(change("a", "insert", 2))
+    log.breaks = [(1, RowsNotConservedError("a defect"))]
+    with pytest.raises(RowsNotConservedError):
+        captured.follow()
+    assert log.reads == 2
+    captured.follow()
+    assert [row[0] for row in captured.events("a")] == [1, 2]
+
+
+def test_a_continuous_run_ends_in_time_however_often_its_log_breaks_off(
+    captured: Captured, log: ListLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captured.follow()
+    clock = [0.0]
+    monkeypatch.setattr("etl_assets.capture.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    settings = LogCapture(mode="continuous", lasts=5.0)
+    log.tables = [type(t)(Stream(t.name, StreamOptions(type="list"), settings), t.key) for t in log.tables]
+    for number in range(5):
+        log.commit(change("a", "insert", number))
+    log.resilience = QUICK
+    log.breaks = [(2, broken())]
+
+    def pass_time(*_: Any) -> None:
+        clock[0] += 2.0
+
+    captured.follow(after=pass_time)
+    assert [row[0] for row in captured.events("a")] == [0, 1], "it went on after its time"
+
+
+def test_only_what_is_lost_is_read_anew(captured: Captured, log: ListLog) -> None:
+    log.commit(change("a", "insert", 1), change("b", "insert", 1))
+    captured.follow()
+    log.commit(change("a", "insert", 2), change("b", "insert", 2))
+    log.lost = ("b", "somebody else's")
+    with pytest.raises(LogLostError):
+        captured.follow()
+    captured.follow(resnapshot_lost=True)
+    assert [row[:2] for row in captured.events("a")] == [(1, "read"), (2, "insert")]
+    assert [row[:2] for row in captured.events("b")] == [(1, "read"), (1, "read"), (2, "read")]
+
+
+def test_an_event_that_cannot_be_decoded_is_made_up_for_in_the_same_tick(captured: Captured, log: ListLog) -> None:
+    """By a later event, and not by an earlier one."""
+    captured.follow()
+    log.commit(change("a", "insert", 1, bad="x"), change("a", "insert", 2), change("a", "insert", 3, bad="x"))
+    log.commit(change("a", "update", 1, "fine"), change("a", "update", 2, bad="x"))
+    log.per_tick = 2
+    captured.follow()
+    with captured.engine.session() as session:
+        open_ones = session.execute(f"SELECT raw FROM {ErrorTable(captured.lake).current(session)} ORDER BY raw")
+    assert [row[0] for row in open_ones] == [b'{"key": {"id": 2}, "pos": 20}', b'{"key": {"id": 3}, "pos": 10}']
