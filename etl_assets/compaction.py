@@ -141,7 +141,7 @@ class _Compacting:
         from etl_resources.delta.evolution import conform
 
         stays = f"(SELECT l.* FROM {log} l SEMI JOIN {KEPT} k ON k._batch = l._batch AND k._row = l._row)"  # noqa: S608
-        whole = completed(session, stays, log, self.silver.spec.log_key)
+        whole = completed(session, stays, lambda: log, self.silver.spec.log_key)
         for batch in session.stream(f"SELECT * FROM {whole}"):  # noqa: S608
             staged.write(conform(batch, staged.schema, where=self.silver.bronze.name))
         # What comes behind goes into files of its own: readers of what is new leave these out.

@@ -7,7 +7,7 @@ the source gave them: those of silver have been through the steps already.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,14 +23,14 @@ INCOMPLETE = "incomplete"
 """Temporary table with `_batch` and `_row` of the events for which no earlier event has the value."""
 
 
-def completed(session: Session, relation: str, log: str, key: Sequence[str]) -> str:
+def completed(session: Session, relation: str, log: Callable[[], str], key: Sequence[str]) -> str:
     """Return SQL after FROM: the events of `relation` with all their columns; creates the table `INCOMPLETE`.
 
     Their `_unchanged` names only what is still missing.
 
     Args:
         relation: SQL after FROM that gives the events to fill.
-        log: the same for all events of the table up to them, and at least as many.
+        log: returns the same for all events of the table up to them, and at least as many; asked only if it is needed.
         key: columns that identify a row.
     """
     session.execute(f"CREATE OR REPLACE TEMP TABLE {INCOMPLETE} (_batch BIGINT, _row BIGINT)")
@@ -38,7 +38,7 @@ def completed(session: Session, relation: str, log: str, key: Sequence[str]) -> 
     names = sorted(row[0] for row in found)
     if not names:
         return relation
-    _Filling(session, relation, log, list(key), names).run()
+    _Filling(session, relation, log(), list(key), names).run()
     given = ", ".join(
         f"CASE WHEN list_contains(r._unchanged, {literal(name)}) THEN f.{_given(at)}.v ELSE r.{quote(name)} END "
         f"AS {quote(name)}"
@@ -60,7 +60,7 @@ def completed(session: Session, relation: str, log: str, key: Sequence[str]) -> 
     return f"(SELECT r.* REPLACE ({given}) {joined})"
 
 
-def prepared(session: Session, work: Work, log: str, key: Sequence[str]) -> Work:
+def prepared(session: Session, work: Work, log: Callable[[], str], key: Sequence[str]) -> Work:
     """Return the work with its events made whole."""
     history = work.history
     if work.replay and history is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from etl_assets.account import RowAccount
@@ -59,8 +59,9 @@ class Refinement:
     def _prepare(self) -> list[Verdict]:
         """Make events whole and find out whether the table was emptied; returns what else there is to judge."""
         session, work = self.session, self.work
-        log = rows_between(session, self.bronze, 0, self.bronze.committed(self.silver.bronze.name))
-        self.emptied = truncated_at(session, log if work.replay else work.relation)
+        upto = self.bronze.committed(self.silver.bronze.name)
+        log = cache(lambda: rows_between(session, self.bronze, 0, upto))
+        self.emptied = truncated_at(session, log() if work.replay else work.relation)
         self.work = prepared(session, work, log, self.silver.spec.log_key)
         return incomplete(session)
 
@@ -166,7 +167,8 @@ class Refinement:
         """Whether the rows can only come in: nothing that was judged before can be newer, nor is in the table."""
         work = self.work
         anew = work.history is None and not work.replay and work.window is None
-        return anew and self.meets is None and len(self.snapshots) <= 1
+        empty = work.rebuild or self.handle is None or self.handle.rows() == 0
+        return anew and empty and len(self.snapshots) <= 1
 
     @property
     def meets(self) -> str | None:

@@ -79,6 +79,8 @@ def pending(
     if not moved and not (rebuild and handle is not None):
         return None
     taken = waiting if rebuild else _first(silver, waiting)
+    # Of a change log, what was judged before is never newer.
+    compares = above > start and not silver.spec.captured
     upto = taken[-1].number if taken else above
     return Work(
         rows_between(session, bronze, above, upto, old),
@@ -87,7 +89,7 @@ def pending(
         {BRONZE_MARK: upto, REFRESH_MARK: base} if base else {BRONZE_MARK: upto},
         rebuild=rebuild,
         more=len(taken) < len(waiting),
-        history=rows_between(session, bronze, start, above, old) if above > start and not rebuild else None,
+        history=rows_between(session, bronze, start, above, old) if compares and not rebuild else None,
         snapshots=[batch.number for batch in batches if batch.number <= above] if silver.spec.snapshot else (),
     )
 

@@ -36,7 +36,7 @@ def fill(events: list[dict[str, Any]], above: int = 0) -> tuple[dict[int, Any], 
     with DuckDB().session() as session:
         session.connection.register("log", pa.Table.from_pylist(rows, schema=SCHEMA))
         relation = f"(SELECT * FROM log WHERE _batch > {above})"
-        sql = completed(session, relation, "log", ["id"])
+        sql = completed(session, relation, lambda: "log", ["id"])
         values = dict(session.execute(f"SELECT _pos, big FROM {sql}"))
         missing = {at for (at,) in session.execute("SELECT l._pos FROM incomplete i JOIN log l USING (_batch, _row)")}
         return values, missing
@@ -68,7 +68,7 @@ def test_a_snapshot_row_ranks_before_the_events_of_its_position() -> None:
     rows = [{**row, "_row": number} for number, row in enumerate(events)]
     with DuckDB().session() as session:
         session.connection.register("log", pa.Table.from_pylist(rows, schema=SCHEMA))
-        sql = completed(session, "log", "log", ["id"])
+        sql = completed(session, "log", lambda: "log", ["id"])
         assert session.execute(f"SELECT big FROM {sql} WHERE _op = 'update'") == [("a",)]
     assert values == {5: None}
 
