@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.cases import SPINE, _row, _task
+from bench.cases_cdc import latency, merge, overhead
+from bench.cases_cdc_mysql import binlog_to_bronze
+from bench.cases_cdc_postgres import postgres_log
 from bench.cases_files import files_to_bronze
 from bench.cases_kafka import kafka_to_bronze
 from bench.cases_log import log_to_bronze
@@ -35,6 +38,11 @@ def definitions(folder: Path, *, rounds: int, scale: float, peers: Callable[[], 
 CASES: dict[str, Case] = {
     **SPINE,
     "f": definitions,
+    "cdc-postgres": postgres_log,
+    "cdc-mysql": binlog_to_bronze,
+    "cdc-merge": merge,
+    "cdc-latency": latency,
+    "cdc-overhead": overhead,
     "files": files_to_bronze,
     "kafka": kafka_to_bronze,
     "log": log_to_bronze,
