@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 PRELOADED = (
+    "adbc_driver_postgresql.dbapi",
     "deltalake",
     "duckdb",
     "ibis",
@@ -30,6 +31,7 @@ PRELOADED = (
     "pyarrow.compute",
     "pyarrow.dataset",
     "pyarrow.parquet",
+    "stamina",
     "tests.assets.doubles",
     "tests.assets.shop",
 )

@@ -33,7 +33,9 @@ def worker(settings: dict[str, Any], folder: str, seconds: float, mutant: str = 
         _leave_idle_tables()
     source = PostgresSource(**settings, resilience=Policy(attempts=3, first_wait=0.05, longest_wait=0.2))
     pace = {"mode": "continuous", "lasts": seconds, "every": 0.05} if seconds else {}
-    log_settings = PostgresLogCapture(**pace, chunk_rows=400, max_changes=200 if seconds else 5000)
+    # To the end of the log it goes in larger pieces: that is no longer what is tried.
+    pieces = {"chunk_rows": 400, "max_changes": 200} if seconds else {"chunk_rows": 2000, "max_changes": 5000}
+    log_settings = PostgresLogCapture(**pace, **pieces)
     tables = [
         LogTable(Stream(name, PostgresStreamOptions(type="postgres", table=name), log_settings), key)
         for name, key in TABLES.items()

@@ -25,7 +25,9 @@ from tests.servers.postgres import PostgresServer, running_postgres
 
 __all__ = ["forking"]
 SOAK = bool(os.environ.get("ETL_SOAK"))
-SECONDS = 240 if SOAK else 8
+SECONDS = 240 if SOAK else 5
+LASTS = 2.0 if SOAK else 1.0
+"""How long a run follows the log, unless it is killed before."""
 POINTS = [
     "bronze:before_commit",
     "bronze:after_commit",
@@ -41,15 +43,17 @@ POINTS = [
 class Case:
     """A server with the fuzzer's tables, and a lake."""
 
-    def __init__(self, server: PostgresServer, folder: Path, forks: Forks, mutant: str = "") -> None:
+    def __init__(
+        self, server: PostgresServer, folder: Path, forks: Forks, mutant: str = "", *, rows: int = 300
+    ) -> None:
         self.server, self.folder, self.forks, self.mutant = server, str(folder), forks, mutant
         self.database = server.database()
         with server.connect(self.database) as connection:
             # Left by the case before.
             connection.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
             connection.execute(_SCHEMA)
-            connection.execute(f"INSERT INTO a SELECT g, 0, {_BIG.format('g')} FROM generate_series(1, 1500) g")
-            connection.execute("INSERT INTO b SELECT 'k' || (g % 7), g, 0, NULL FROM generate_series(1, 1500) g")
+            connection.execute(f"INSERT INTO a SELECT g, 0, {_BIG.format('g')} FROM generate_series(1, {rows}) g")
+            connection.execute(f"INSERT INTO b SELECT 'k' || (g % 7), g, 0, NULL FROM generate_series(1, {rows}) g")
 
     def start(self, seconds: float, point: str = "") -> Any:
         """Start a run for some seconds (0: to the end of the log); `point` is where it is killed."""
@@ -108,12 +112,12 @@ def server() -> Iterator[PostgresServer]:
 def test_killed_at_every_point_and_at_random_and_beside_each_other(
     server: PostgresServer, tmp_path: Path, forks: Forks
 ) -> None:
-    case, chance = Case(server, tmp_path, forks), random.Random(1)
+    case, chance = Case(server, tmp_path, forks, rows=1500), random.Random(1)
     # The slot is made before anybody writes, so that ledger and log begin at the same place.
     case.start(0.1).wait()
-    points, kills, began = list(POINTS), 0, time.monotonic()
+    points, kills, began = ["", "", *POINTS], 0, time.monotonic()
     crash = began + SECONDS / 2
-    with Writers(server, case.database, seed=1, count=2):
+    with Writers(server, case.database, seed=1, count=2, rest=0.0 if SOAK else 0.03):
         while time.monotonic() < began + SECONDS or points:
             if SOAK and time.monotonic() > crash:
                 crash += 20
@@ -126,10 +130,10 @@ def test_killed_at_every_point_and_at_random_and_beside_each_other(
 
 
 def _killed(case: Case, chance: random.Random, point: str) -> int:
-    first = case.start(2.0, point)
-    second = case.start(1.0) if chance.random() < 0.3 else None
+    first = case.start(LASTS, point)
+    second = case.start(LASTS / 2) if chance.random() < 0.3 else None
     if not point:
-        time.sleep(chance.random() * 2)
+        time.sleep(chance.random() * LASTS)
         first.kill()
     kills = int(first.wait() == KILLED)
     if second is not None:

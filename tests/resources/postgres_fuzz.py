@@ -117,10 +117,13 @@ class Watched(PostgresLog):
 
 
 class Writers:
-    """Threads that change the tables in transactions of several rows, and keep the ledger."""
+    """Threads that change the tables in transactions of several rows, and keep the ledger.
 
-    def __init__(self, server: PostgresServer, database: str, seed: int, count: int = 5) -> None:
-        self.server, self.database, self.stopped = server, database, threading.Event()
+    Between two transactions each of them rests for `rest` seconds.
+    """
+
+    def __init__(self, server: PostgresServer, database: str, seed: int, count: int = 5, *, rest: float = 0) -> None:
+        self.server, self.database, self.stopped, self.rest = server, database, threading.Event(), rest
         self.errors: list[BaseException] = []
         self.threads = [threading.Thread(target=self._guarded, args=(seed * 100 + n,)) for n in range(count)]
         self.threads.append(threading.Thread(target=self._release, args=(random.Random(seed),)))
@@ -152,6 +155,7 @@ class Writers:
                     connection.execute(f"SET synchronous_commit = {waits}")
                     connection.commit()
                 self._transaction(connection, rng)
+                time.sleep(self.rest)
             except (psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
                 connection.rollback()
             except psycopg.OperationalError:  # the server has crashed; the ledger knows whether the commit was done
