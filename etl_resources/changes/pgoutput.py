@@ -44,6 +44,8 @@ class Decoded:
     repeated: int = 0
     """Those whose transaction was committed at or before the cursor of the stream: left out."""
     unreadable: pa.RecordBatch | None = None
+    apart: pa.RecordBatch | None = None
+    """The events of `unreadable` in the columns of `data`, null where they cannot be read."""
 
 
 class Decoder:
@@ -136,8 +138,8 @@ class Decoder:
             repeated = Rows(wire, version, entries[~fresh]).count
             entries = entries[fresh]
         made = Rows(wire, version, entries)
-        data, unreadable = Events(made, transactions).decoded()
-        return Decoded(version.stream, data, made.count + repeated, repeated, unreadable)
+        data, unreadable, apart = Events(made, transactions).decoded()
+        return Decoded(version.stream, data, made.count + repeated, repeated, unreadable, apart)
 
 
 class _Rows:

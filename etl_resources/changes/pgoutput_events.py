@@ -43,8 +43,8 @@ class Events:
         self.source[self.first] = len(rows.rows) + np.arange(len(split_of))
         self.plain = len(split_of) == 0 and bool(is_row.all())
 
-    def decoded(self) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
-        """Return the events, and those that cannot be read in `unreadable_schema()`, or None."""
+    def decoded(self) -> tuple[pa.RecordBatch, pa.RecordBatch | None, pa.RecordBatch | None]:
+        """Return the events, and those that cannot be read: in `unreadable_schema()`, and as far as they can be."""
         import pyarrow as pa
 
         version = self.rows.version
@@ -59,7 +59,7 @@ class Events:
         columns = [*arrays, *self._event(), self._unchanged(), self._before()]
         data = pa.RecordBatch.from_arrays(columns, schema=version.schema)
         missing = {name: lost for name in version.key if (lost := self._lost(name)) is not None}
-        return self._set_apart(data, texts, odd, missing) if odd or missing else (data, None)
+        return self._set_apart(data, texts, odd, missing) if odd or missing else (data, None, None)
 
     def _texts(self, place: int) -> pa.Array:
         """Return the texts of a column, one per event."""
@@ -158,7 +158,7 @@ class Events:
 
     def _set_apart(
         self, data: pa.RecordBatch, texts: list[pa.Array], odd: dict[str, pa.Array], missing: dict[str, Any]
-    ) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
+    ) -> tuple[pa.RecordBatch, pa.RecordBatch, pa.RecordBatch]:
         """Split off the events that cannot be read; they are few, so they may be turned into objects."""
         import numpy as np
         import pyarrow as pa
@@ -184,4 +184,4 @@ class Events:
             raw = json.dumps({"key": key, **place, "values": values}, default=str, ensure_ascii=False).encode()
             records.append({"reason": "; ".join(reasons), "raw": raw, "origin": version.table, "line": None})
         unreadable = pa.RecordBatch.from_pylist(records, schema=unreadable_schema())
-        return data.filter(pa.array(~apart)), unreadable
+        return data.filter(pa.array(~apart)), unreadable, data.filter(pa.array(apart))

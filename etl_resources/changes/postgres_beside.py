@@ -12,6 +12,7 @@ from etl_resources.changes.postgres_rows import Ranking, events, moved
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from etl_resources.changes.pgoutput import Decoded
     from etl_resources.changes.postgres_snapshot import Piece
     from etl_resources.changes.postgres_visibility import View
 
@@ -33,8 +34,13 @@ class Beside:
         """`_pos` from which on every key of the table has an event."""
         return self.cursor.lsn + 1 + self.cursor.shift if self.progress.began is None else self.progress.began
 
-    def note(self, data: pa.RecordBatch) -> None:
-        """Take notice of events of the stream."""
+    def note(self, decoded: Decoded) -> None:
+        """Take notice of events of the stream, whether they can be read or not: a row has its place among them all."""
+        self._note(decoded.data)
+        if decoded.apart is not None:
+            self._note(decoded.apart)
+
+    def _note(self, data: pa.RecordBatch) -> None:
         import pyarrow.compute as pc
 
         self._xids.update(int(xid) for xid in pc.unique(data["_xid"]).to_pylist())

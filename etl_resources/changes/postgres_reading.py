@@ -15,7 +15,7 @@ from etl_resources.changes.postgres_beside import Beside
 from etl_resources.changes.postgres_link import RESNAPSHOT, slot_errors
 from etl_resources.changes.postgres_peek import peek
 from etl_resources.changes.postgres_position import Cursor, lsn
-from etl_resources.changes.postgres_rows import shifted
+from etl_resources.changes.postgres_rows import shifted, shifted_unreadable
 from etl_resources.changes.postgres_setup import Setup, set_up
 from etl_resources.changes.postgres_slot import Status
 from etl_resources.changes.postgres_snapshot import Piece, pieces
@@ -120,7 +120,7 @@ class Reading:
                 count += len(messages)
                 for decoded in decoder.decode(messages):
                     if decoded.stream in beside:
-                        beside[decoded.stream].note(decoded.data)
+                        beside[decoded.stream].note(decoded)
                     yield self._changes(decoded)
         self._check(look, decoder, count)
         for name, snapshot in beside.items():
@@ -174,9 +174,11 @@ class Reading:
     def _changes(self, decoded: Decoded) -> Changes:
         name, data = decoded.stream, decoded.data
         self.read[name] += decoded.read
+        unreadable = decoded.unreadable
         if shift := self.cursors[name].shift:
             data = shifted(data, shift)
-        batch = Batch(data, self.read[name], unreadable=decoded.unreadable, repeated=decoded.repeated)
+            unreadable = unreadable and shifted_unreadable(unreadable, shift)
+        batch = Batch(data, self.read[name], unreadable=unreadable, repeated=decoded.repeated)
         return Changes(name, batch)
 
     def _boundary(self, look: Look, committed: Committed | None, beside: Mapping[str, Beside]) -> Boundary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from etl_resources.change_log import READ, TRUNCATE, UPDATE, event_fields
@@ -38,12 +38,17 @@ class Ranking:
             self._emptied = emptied if self._emptied is None else min(emptied, self._emptied)
         self._later.append(pa.table(chosen.select([*self.key, "_pos"])))
 
+    @property
+    def mark(self) -> int:
+        """The `_pos` of rows that no later event is about."""
+        return self.piece.mark if self._emptied is None else min(self.piece.mark, self._emptied)
+
     def places(self, rows: pa.RecordBatch) -> pa.Array:
         """Return the `_pos` of each row."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        mark = self.piece.mark if self._emptied is None else min(self.piece.mark, self._emptied)
+        mark = self.mark
         if not self._later or not rows.num_rows:
             return pa.repeat(pa.scalar(mark, pa.int64()), rows.num_rows)
         keys = pa.schema([rows.schema.field(name) for name in self.key])
@@ -54,6 +59,18 @@ class Ranking:
         )
         joined = own.join(first, list(self.key), join_type="left outer").sort_by("_etl_row")
         return pc.min_element_wise(joined["_pos_min"], pa.scalar(mark, pa.int64())).combine_chunks()
+
+    def firsts(self, keys: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], int]:
+        """Return the `_pos` of rows that cannot be read, by their keys as text: there are few of them."""
+        places = dict.fromkeys(keys, self.mark)
+        for part in self._later if places else ():
+            for batch in part.to_batches(max_chunksize=10_000):
+                values = (batch[name].to_pylist() for name in self.key)
+                for pos, *key in zip(batch["_pos"].to_pylist(), *values, strict=True):
+                    text = tuple(map(str, key))
+                    if text in places:
+                        places[text] = min(places[text], pos)
+        return places
 
 
 def events(ranking: Ranking) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch | None]]:
@@ -83,11 +100,13 @@ def _as_events(rows: pa.RecordBatch, ranking: Ranking, seq: int) -> pa.RecordBat
 def _as_unreadable(records: pa.RecordBatch, ranking: Ranking, seq: int) -> pa.RecordBatch:
     import pyarrow as pa
 
+    found = [json.loads(raw) for raw in records["raw"].to_pylist()]
+    texts = [tuple(str(values.get(name)) for name in ranking.key) for values in found]
+    places = ranking.firsts(texts)
     raws = []
-    for n, raw in enumerate(records["raw"].to_pylist()):
-        values = json.loads(raw)
+    for n, (values, text) in enumerate(zip(found, texts, strict=True)):
         key = {name: values.get(name) for name in ranking.key}
-        event = {"key": key, "pos": ranking.piece.mark, "seq": seq + n, "op": READ, "values": values}
+        event = {"key": key, "pos": places[text], "seq": seq + n, "op": READ, "values": values}
         raws.append(json.dumps(event, ensure_ascii=False).encode())
     return records.set_column(1, records.schema.field(1), pa.array(raws, pa.binary()))
 
@@ -108,7 +127,8 @@ def moved(events: pa.RecordBatch, key: tuple[str, ...], seen_by: View | None) ->
     if seen_by is not None:
         seen = [seen_by.sees(seen_by.widened(int(xid))) for xid in chosen["_xid"].to_pylist()]
         chosen = chosen.filter(pa.array(seen, pa.bool_()))
-    return list(zip(*(_texts(chosen[name]) for name in key), strict=True))
+    keys = zip(*(_texts(chosen[name]) for name in key), strict=True)
+    return [texts for texts in keys if None not in texts]  # a key that cannot be read cannot be looked for
 
 
 def _texts(values: pa.Array) -> list[str]:
@@ -126,3 +146,12 @@ def shifted(batch: pa.RecordBatch, shift: int) -> pa.RecordBatch:
 
     index = batch.schema.get_field_index("_pos")
     return batch.set_column(index, batch.schema.field(index), pc.add(batch["_pos"], pa.scalar(shift, pa.int64())))
+
+
+def shifted_unreadable(records: pa.RecordBatch, shift: int) -> pa.RecordBatch:
+    """Return what `shifted` does, for events that cannot be read."""
+    import pyarrow as pa
+
+    events = [json.loads(raw) for raw in records["raw"].to_pylist()]
+    raws = [json.dumps({**event, "pos": event["pos"] + shift}, ensure_ascii=False).encode() for event in events]
+    return records.set_column(1, records.schema.field(1), pa.array(raws, pa.binary()))
