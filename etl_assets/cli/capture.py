@@ -125,6 +125,30 @@ def compact(
 
 
 @app.command()
+def reconcile(
+    pipeline: Pipeline,
+    streams: Streams = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, metavar="KEYS", help="Keys that are named, per stream.")] = 20,
+    env: Env = None,
+    json: Json = False,
+) -> int:
+    """Compare the source with the lake, all rows by checksums. Ends with 1 if they differ."""
+    from etl_assets.cli.capture_work import print_reconciled, reconciled
+    from etl_assets.cli.output import emit
+    from etl_assets.cli.project import entered
+    from etl_assets.cli.run import waiting
+
+    with entered(env) as project:
+        with waiting("comparing"):
+            found = reconciled(project, pipeline, streams, limit)
+        if json:
+            emit(found)
+        else:
+            print_reconciled(pipeline, found)
+    return 1 if any(one["differing"] for one in found) else 0
+
+
+@app.command()
 def pause(
     pipeline: Pipeline, reason: Annotated[str, typer.Option("--reason", help="Why, for others.")] = "", env: Env = None
 ) -> None:

@@ -1,4 +1,4 @@
-"""What `etl capture` does to the tables of a log: compaction."""
+"""What `etl capture` does with the tables of a log: compaction, and comparison with the source."""
 
 from __future__ import annotations
 
@@ -59,3 +59,40 @@ def print_compactions(done: list[dict[str, Any]]) -> None:
 
     rows = [[one["stream"], one["kept"], one["gone"], one["reason"] or None] for one in done]
     stdout().print(table(["stream", "events kept", "gone", "why not"], rows, fold=["why not"]))
+
+
+def reconciled(project: Project, pipeline: str, names: Collection[str] | None, limit: int) -> list[dict[str, Any]]:
+    """Compare some streams with their source; returns what was found of each."""
+    from etl_assets.cli.one_at_a_time import only_run
+    from etl_assets.components.reconcile_checks import compared
+
+    location, run, found = project.location, Run(str(uuid.uuid4())), []
+    wanted = list(chosen(project, pipeline, names))
+    with only_run(project, pipeline, run.run_id):
+        for log, stream in wanted:
+            source = location.resource(log.connection)
+            one = compared(log, stream, source, location.lake, location.engine, run, limit=limit)
+            found.append({"stream": stream.name, **asdict(one)})
+    return found
+
+
+def print_reconciled(pipeline: str, found: list[dict[str, Any]]) -> None:
+    """Print the comparison of each stream, and the keys that differ."""
+    from etl_assets.cli.output import plural, stdout, table
+
+    console = stdout()
+    columns = ["stream", "rows", "segments", "differ", "keys that differ"]
+    figures = ("stream", "rows", "segments", "differing_segments", "differing")
+    console.print(table(columns, [[one[name] for name in figures] for one in found]))
+    for one in found:
+        if one["differences"]:
+            rows = [[", ".join(map(str, each["key"])), each["what"]] for each in one["differences"]]
+            console.print(table(["key", "what"], rows, title=one["stream"], fold=["what"]))
+            if one["differing"] > len(rows):
+                console.print(f"The first {len(rows)} of {plural(one['differing'], 'difference')}.")
+        for name, why in one["left_out"].items():
+            console.print(f"{one['stream']}.{name} was not compared: {why}", markup=False)
+    if any(one["differing"] for one in found):
+        console.print(
+            f"etl capture resnapshot {pipeline} reads the tables anew; then a run, with --full-refresh where silver differs."
+        )

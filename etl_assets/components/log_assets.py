@@ -61,11 +61,12 @@ class LogAssets:
         """The streams, as the log sees them."""
         return [LogTable(stream.stream(), stream.log_key) for stream in self.streams]
 
-    def log(self, source: Source) -> ChangeLog:
-        """Return the log; nothing connects yet."""
-        return source.change_log(self.pipeline.name, self.tables, self.settings)
+    def log(self, source: Source, *, once: bool = False) -> ChangeLog:
+        """Return the log, `once`: to be read to its end, whatever the mode is; nothing connects yet."""
+        settings = self.settings.model_copy(update={"mode": "batch"}) if once else self.settings
+        return source.change_log(self.pipeline.name, self.tables, settings)
 
-    def capture(self, source: Source, lake: Any, engine: Any) -> "Capture":
+    def capture(self, source: Source, lake: Any, engine: Any, *, once: bool = False) -> "Capture":
         """Return the capture; nothing is opened yet."""
         from etl_assets.bronze import Bronze
         from etl_assets.capture import Capture
@@ -75,7 +76,7 @@ class LogAssets:
             stream.name: Bronze(lake, name, stream.stream(), budget=self.pipeline.budget(stream.model.errors))
             for stream in self.streams
         }
-        return Capture(bronzes, self.log(source), engine)
+        return Capture(bronzes, self.log(source, once=once), engine)
 
     def definition(self) -> dg.AssetsDefinition:
         """Return the step that follows the log."""
@@ -155,7 +156,7 @@ class _Step:
         self.refining = {name: Refining(self.streams[name], self.context) for name in self.silver}
         settings = self.assets.settings
         self.paces = {name: Pace(settings.merge_share, settings.merge_age) for name in self.silver}
-        schemas = {name: _schema_of(self.source, stream) for name, stream in self.streams.items()}
+        schemas = {name: schema_of(self.source, stream) for name, stream in self.streams.items()}
         run = run_of(self.context)
         for name in self.refining:
             self._refine(name)
@@ -220,7 +221,7 @@ class _Step:
             yield self.refining[name].result(self.silver[name])
 
 
-def _schema_of(source: Source, stream: StreamAssets) -> Any:
+def schema_of(source: Source, stream: StreamAssets) -> Any:
     """Return how to find out the columns of a stream's events."""
 
     def schema() -> Any:

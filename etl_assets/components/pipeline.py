@@ -16,6 +16,7 @@ from etl_assets.components.log_sensor import capture_sensor
 from etl_assets.components.mistakes import did_you_mean, reported, validated
 from etl_assets.components.models import PipelineModel
 from etl_assets.components.publish_assets import PublishAssets
+from etl_assets.components.reconcile_checks import reconcile_checks
 from etl_assets.components.sensors import watch_sensor
 from etl_assets.components.stream_assets import StreamAssets
 from etl_assets.components.templates import resolved
@@ -125,6 +126,7 @@ class _Parts:
         """Add the sensors of the change logs that streams follow; returns their steps."""
         logs = logs_of(pipeline, self.streams)
         self.sensors += [capture_sensor(log) for log in logs]
+        self.checks += [reconcile_checks(log) for log in logs]
         return [log.definition() for log in logs]
 
     def try_watch(self, build: Callable[[list[StreamAssets]], dg.SensorDefinition]) -> None:
