@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from etl_resources.change_log import Finding
 from etl_resources.changes.postgres_publication import Publication
-from etl_resources.changes.postgres_slot import Status
+from etl_resources.changes.postgres_slot import Status, writers
+from etl_resources.changes.postgres_slot_findings import has_standbys, holdings, slot_as_told, slot_findings
 from etl_resources.changes.postgres_tables import TableFacts
 from etl_resources.postgres_sql import quote
 
@@ -20,32 +21,32 @@ SELECT current_setting('wal_level'), current_setting('max_replication_slots')::i
   (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user)
     OR EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication' AND pg_has_role(oid, 'MEMBER')),
   has_database_privilege(current_database(), 'CREATE'), current_setting('max_slot_wal_keep_size'),
-  current_setting('idle_replication_slot_timeout', true),
-  (SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND xact_start < now() - interval '5 minutes')
-    + (SELECT count(*) FROM pg_prepared_xacts WHERE prepared < now() - interval '5 minutes')
+  current_setting('idle_replication_slot_timeout', true)
 """
+_LONG = 300.0
+"""Seconds after which a transaction that writes is worth a word."""
 
 
 def findings(
-    link: Link, now: Status, publication: Publication | None, name: str, tables: Mapping[str, TableFacts]
+    link: Link, now: Status, slot: str, publication: Publication | None, name: str, tables: Mapping[str, TableFacts]
 ) -> list[Finding]:
     """Return what was found: errors stand in the way of `read`.
 
-    `publication` is the one called `name`, if there is one.
+    `slot` is the name of the slot, `publication` the publication called `name`, if there is one.
     """
-    found = [*_server(link, now)]
+    found = [*_server(link, now, slot)]
     for table in tables.values():
         found += _table(table)
     return found + list(_publication(publication, name, tables.values(), link))
 
 
-def _server(link: Link, now: Status) -> Iterator[Finding]:
+def _server(link: Link, now: Status, name: str) -> Iterator[Finding]:
     if now.version < 130000:
         yield Finding("error", f"the server is of version {now.version // 10000}", "PostgreSQL 13 or later is needed")
         return
     if now.in_recovery:
         yield Finding("error", "this server is a standby: a slot cannot be made here", "connect to the primary")
-    level, slots, used, may_replicate, _, kept, idle, long = link.ask(_SETTINGS)[0]
+    level, slots, used, may_replicate, _, kept, idle = link.ask(_SETTINGS)[0]
     if level != "logical":
         yield Finding("error", f"wal_level is {level}", "set wal_level = logical, and restart the server")
     else:
@@ -63,10 +64,11 @@ def _server(link: Link, now: Status) -> Iterator[Finding]:
     if idle not in {None, "0"}:
         fix = f"look at the log more often than every {idle}, or set idle_replication_slot_timeout = 0"
         yield Finding("warning", f"the slot is given up after {idle} without a reader", fix)
-    if long:
-        fix = "see pg_stat_activity and pg_prepared_xacts"
-        what = f"{long} transactions have been writing for more than five minutes: slot and snapshots wait for them"
-        yield Finding("warning", what, fix)
+    if long := writers(link, _LONG):
+        what = f"transactions write for more than five minutes, slot and snapshots wait for them: {'; '.join(long)}"
+        yield Finding("warning", what, "end them: SELECT pg_terminate_backend(<process>), or ROLLBACK PREPARED")
+    yield from holdings(link)
+    yield from slot_findings(name, now, slot_as_told(link, name), standbys=has_standbys(link))
 
 
 def _table(table: TableFacts) -> Iterator[Finding]:

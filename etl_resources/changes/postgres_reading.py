@@ -87,7 +87,7 @@ class Reading:
         patience = self.log.connection.resilience.silence
         if time.monotonic() - self.progressed > patience:
             with self.log.linked() as link:
-                who = postgres_slot.writers(link)
+                who = postgres_slot.waited_for(link)
             raise UnavailableError(
                 f"a snapshot could not go on for {patience:g} s: it waits for transactions to end ({who})",
                 where=self.log.connection.address, fix="end them; what was read so far is kept",

@@ -34,7 +34,7 @@ def inspected(link: Link, log: PostgresLog) -> tuple[Status, dict[str, TableFact
     now = postgres_slot.status(link, log.slot)
     publication = postgres_publication.find(link, log.publication, now.version)
     tables = facts(link, log.tables)
-    return now, tables, findings(link, now, publication, log.publication, tables)
+    return now, tables, findings(link, now, log.slot, publication, log.publication, tables)
 
 
 def set_up(link: Link, log: PostgresLog, since: Mapping[str, Position | None]) -> Setup:

@@ -97,21 +97,27 @@ def create(link: Link, name: str, patience: float) -> None:
             raise
         raise UnavailableError(
             f"slot {name} could not be made within {patience:g} s: a slot begins when the transactions have ended that"
-            f" were writing before ({writers(link)})",
+            f" were writing before ({waited_for(link)})",
             where=link.where, fix="end them, and run again",
         ) from error  # fmt: skip
 
 
-def writers(link: Link) -> str:
-    """Return who has been writing for longest, for messages."""
+def writers(link: Link, seconds: float = 0.0) -> list[str]:
+    """Return who has been writing for longest, and for more than so many seconds; for messages."""
     rows = link.ask(
-        "SELECT 'process ' || pid || ' of ' || coalesce(usename, '?') || ', ' || coalesce(state, '?') || ', since '"
-        " || xact_start::timestamptz(0), xact_start FROM pg_stat_activity"
-        " WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
-        " UNION ALL SELECT 'prepared transaction ' || gid || ' since ' || prepared::timestamptz(0), prepared"
-        " FROM pg_prepared_xacts ORDER BY 2 NULLS LAST LIMIT 3"
+        "SELECT who || ', for ' || date_trunc('second', now() - began) FROM ("
+        " SELECT 'process ' || pid || ' of ' || coalesce(usename, '?') || ', ' || coalesce(state, '?'), xact_start"
+        " FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
+        " UNION ALL SELECT 'prepared transaction ' || gid, prepared FROM pg_prepared_xacts) found(who, began)"
+        " WHERE began <= now() - make_interval(secs => %s) ORDER BY began LIMIT 3",
+        [seconds],
     )
-    return "; ".join(row[0] for row in rows if row[0]) or "none that this user may see"
+    return [who for (who,) in rows]
+
+
+def waited_for(link: Link) -> str:
+    """Return `writers` as one text."""
+    return "; ".join(writers(link)) or "none that this user may see"
 
 
 def advance(link: Link, name: str, end: int) -> None:
