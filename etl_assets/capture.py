@@ -20,7 +20,6 @@ from etl_assets.landing import Landed, Landing
 from etl_assets.run import Run
 from etl_resources.change_log import Boundary, Changes
 from etl_resources.exceptions import LogLostError, RowsNotConservedError, UnavailableError
-from etl_resources.source import LogCapture
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,7 +108,7 @@ class _Following:
         self.idle_since = time.monotonic()
         self.broken: UnavailableError | None = None
         """The newest error of the log itself, and not of the lake."""
-        self.ends = time.monotonic() + _seconds(capture.log)
+        self.ends = time.monotonic() + capture.log.lasts
         self.healing = {name: Healing(landing, capture.keys[name]) for name, landing in self.landings.items()}
 
     def heal(self, schemas: Mapping[str, Callable[[], pa.Schema]]) -> None:
@@ -285,11 +284,3 @@ class _Following:
             self.committed[name] = position
             renewed.append(name)
         return renewed
-
-
-def _seconds(log: ChangeLog) -> float:
-    """Return how long a run may go on, however often the log breaks off."""
-    captures = [table.stream.capture for table in log.tables]
-    return max(
-        (c.lasts for c in captures if isinstance(c, LogCapture) and c.mode == "continuous"), default=float("inf")
-    )

@@ -145,6 +145,8 @@ class ChangeLog(ABC):
     tables: Sequence[LogTable]
     resilience: Policy = Policy()
     """How often, and with what waits, a read that has broken off is begun again from what the lake holds."""
+    lasts: float = float("inf")
+    """Seconds after which reading ends (`mode: continuous`), however often it has broken off."""
 
     @abstractmethod
     def read(self, since: Mapping[str, Position | None]) -> Generator[Changes | Boundary]:

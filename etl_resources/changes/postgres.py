@@ -18,8 +18,8 @@ from etl_resources.changes.postgres_slot import default_name
 from etl_resources.exceptions import ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
-    from etl_resources.compared import ComparedTable
     from etl_resources.changes.postgres_settings import PostgresLogCapture
+    from etl_resources.compared import ComparedTable
     from etl_resources.postgres import PostgresConnection
     from etl_resources.source import Position
 
@@ -33,6 +33,7 @@ class PostgresLog(ChangeLog):
     ) -> None:
         self.connection, self.tables, self.capture = connection, tables, capture
         self.resilience = connection.resilience
+        self.lasts = capture.lasts if capture.mode == "continuous" else float("inf")
         self.slot = capture.slot or default_name(pipeline)
         self.publication = capture.publication or self.slot
         self._link: Link | None = None

@@ -19,7 +19,6 @@ from etl_resources.exceptions import (
     UnavailableError,
 )
 from etl_resources.resilience import Policy
-from etl_resources.source import LogCapture, Stream, StreamOptions
 from tests.assets.log_double import Captured, Event, ListLog
 
 
@@ -302,8 +301,7 @@ def test_a_continuous_run_ends_in_time_however_often_its_log_breaks_off(
     captured.follow()
     clock = [0.0]
     monkeypatch.setattr("etl_assets.capture.time", SimpleNamespace(monotonic=lambda: clock[0]))
-    settings = LogCapture(mode="continuous", lasts=5.0)
-    log.tables = [type(t)(Stream(t.name, StreamOptions(type="list"), settings), t.key) for t in log.tables]
+    log.lasts = 5.0
     for number in range(5):
         log.commit(change("a", "insert", number))
     log.resilience = QUICK
