@@ -12,13 +12,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+NARROW = 18
+"""Digits of a decimal that fit into 64 bits."""
+
+
 def distinguished(column: str, kind: pa.DataType) -> list[str]:
     """Return SQL expressions of which at least one differs where two values of a column do.
 
-    DuckDB takes -0.0 for 0.0, and a struct without values hashes as no struct at all.
+    DuckDB takes -0.0 for 0.0; a struct without values hashes as no struct at all, and a decimal of more than 18 digits as
+    the xor of its halves: -1 as 0.
     """
     from pyarrow import types
 
+    if types.is_decimal(kind) and kind.precision > NARROW:
+        return [f"CAST({column} AS VARCHAR)"]
     if types.is_floating(kind):
         return [column, f"({column} = 0 AND signbit({column}))"]
     if types.is_nested(kind):

@@ -2,7 +2,9 @@
 
 `hash_record_extended` is the fastest hash that the server has, five times as fast as md5 over the text of the row. It
 takes for equal what the types' own equality takes for equal, and that is more than a reader would: 1.0 and 1.00, -0.0
-and 0.0, '24 hours' and '1 day', what a collation ignores. So each column is hashed in a form of which that is not true.
+and 0.0, '24 hours' and '1 day', what a collation ignores. And it does not look at all of a value: a numeric hashes as its
+negative does, -5 as 4294967291, because an int8 and a timestamp are folded to 32 bits first. So each column is hashed
+in a form of which that is not true.
 """
 
 from __future__ import annotations
@@ -27,10 +29,17 @@ if TYPE_CHECKING:
 
 PICKED = 20_000
 """Keys per query."""
-_SAME = frozenset({"bool", "int2", "int4", "int8", "oid", "uuid", "date", "timestamp", "timestamptz", "bytea"})
-"""Types whose values are equal only if they look the same."""
+RECORDS_SINCE = 14
+"""Version of the server since which it hashes records; before, it hashes their text."""
+_SAME = frozenset({"bool", "int2", "int4", "oid", "uuid", "date", "bytea"})
+"""Types whose values are equal only if they look the same, and whose hash looks at the whole value."""
+_SENT = {
+    "int8": "int8send", "float4": "float4send", "float8": "float8send", "numeric": "numeric_send",
+    "timestamp": "timestamp_send", "timestamptz": "timestamptz_send",
+}  # fmt: skip
+"""Types that are hashed as the bytes that the server sends, which tell all values apart."""
 _TEXTS = frozenset({"text", "varchar", "name"})
-_KEYS = _SAME - {"bytea"} | _TEXTS | {"numeric"}
+_KEYS = _SAME - {"bytea"} | _TEXTS | {"int8", "numeric", "timestamp", "timestamptz"}
 """Types of which the text of a key can be given back to the server."""
 _PROBE = "ROW(1::int8, 'etl'::text COLLATE \"C\", 1.5::numeric, timestamptz 'epoch', '\\x01'::bytea)"
 
@@ -58,8 +67,9 @@ class PostgresHashes(HashedTable):
         self.key = [column_named(name, plan.columns, plan.where) for name in key]
         version = int(session.value("SELECT current_setting('server_version_num')")) // 10_000
         forms = [hashed_form(column) for column in plan.columns]
-        # hash_record_extended came with 14.
-        whole = "hash_record_extended({}, 0)" if version >= 14 else 'hashtextextended({}::text COLLATE "C", 0)'
+        whole = (
+            "hash_record_extended({}, 0)" if version >= RECORDS_SINCE else 'hashtextextended({}::text COLLATE "C", 0)'
+        )
         self.hash = whole.format(f"ROW({', '.join(forms)})")
         # Another architecture, or a server that was built in another way, may hash to other values.
         probe = session.value(f"SELECT {whole.format(_PROBE)}")
@@ -116,12 +126,12 @@ def hashed_form(column: Column) -> str:
     own, type_ = f"t.{quote(column.name)}", column.type
     if type_ is None or type_.element is not None or type_.kind != "b":
         return f'({own}::text) COLLATE "C"'
-    if type_.name in _SAME or (type_.name == "numeric" and type_.typmod >= 0):
+    if type_.name in _SAME:
         return own
     if type_.name in _TEXTS:
         return f'({own}) COLLATE "C"'
-    if type_.name in {"float4", "float8"}:
-        return f"{type_.name}send({own})"
+    if type_.name in _SENT:
+        return f"{_SENT[type_.name]}({own})"
     if type_.name == "bpchar":  # a cast would take the blanks away, and equality does not see them
         return f'textin(bpcharout({own})) COLLATE "C"'
     text = column.select if type_.name in {"money", "xml"} else f"{own}::text"
