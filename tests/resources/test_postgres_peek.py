@@ -6,13 +6,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from etl_resources.change_log import LogTable
+from etl_resources.changes import postgres_slot
 from etl_resources.changes.postgres_peek import peek
+from etl_resources.changes.postgres_settings import PostgresLogCapture
 from etl_resources.exceptions import EtlError
+from etl_resources.postgres_session import Session
+from etl_resources.source import Stream
+from etl_resources.sources.postgres import PostgresStreamOptions
 from tests.resources.pgoutput_log import PUBLICATION, SLOT, Log, follow
 from tests.servers.postgres import PostgresServer
 
@@ -88,3 +96,53 @@ def test_a_large_transaction_needs_no_more_memory_than_a_small_one(log: Log, row
     assert told["megabytes"] <= 50
     if rows > 100_000:
         assert measured("keep")["megabytes"] > 100
+
+
+class Asked:
+    """A session that takes note of what it is asked."""
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+
+    def rows(self, query: str) -> list[Any]:
+        return []
+
+    @contextmanager
+    def stream(self, query: str, *, batch_bytes: int) -> Iterator[Iterator[Any]]:
+        self.statements.append(query)
+        yield iter(())
+
+
+@pytest.mark.parametrize(("server", "messages"), [(130014, False), (140000, True), (150004, True), (180000, True)])
+def test_messages_are_asked_for_where_the_server_knows_them(server: int, messages: bool) -> None:
+    """PostgreSQL 13 refuses the option; it gives a transaction that is empty without its message, later ones do not."""
+    session = Asked()
+    list(peek(cast(Session, session), SLOT, PUBLICATION, server=server))
+    (statement,) = session.statements
+    options = "'proto_version', '1', 'publication_names', '\"every \"\"table\"'"
+    more = ", 'messages', 'true'" if messages else ""
+    assert statement.endswith(f"NULL, NULL, {options}{more})")
+
+
+def test_a_read_says_which_server_it_peeks_at(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server of version 13 is asked, here by one that only claims to be of it."""
+    asked: list[str] = []
+    stream = Session.stream
+
+    def noted(self: Session, query: str, *, batch_bytes: int) -> Any:
+        asked.append(query)
+        return stream(self, query, batch_bytes=batch_bytes)
+
+    monkeypatch.setattr(Session, "stream", noted)
+    status = postgres_slot.status
+    monkeypatch.setattr(postgres_slot, "status", lambda *given: replace(status(*given), version=130000))
+    log.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    settings = PostgresLogCapture(slot="claims_13", heartbeat=False, mode="continuous", lasts=0.01)
+    table = LogTable(Stream("t", PostgresStreamOptions(type="postgres", table="t"), settings), ("id",))
+    changes = log.source.change_log("shop", [table], settings)
+    try:
+        with closing(changes.read({"t": None})) as items:
+            next(items)
+    finally:
+        changes.remove()
+    assert [("pg_logical_slot_peek" in query, "messages" in query) for query in asked] == [(True, False)]
