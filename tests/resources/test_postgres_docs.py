@@ -10,6 +10,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from etl_resources.change_log import Changes, LogTable
+from etl_resources.changes.postgres_settings import PostgresLogCapture
 from etl_resources.source import Incremental, Snapshot, Stream
 from etl_resources.sources.postgres import PostgresSource, PostgresStreamOptions
 from etl_resources.target import CommitToken, Load
@@ -29,7 +31,7 @@ def test_the_examples_of_source_and_target_run(
     postgres_server: PostgresServer, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHOP_PASSWORD", "not asked for")
-    connection, pipeline = examples("sources/postgres.md")
+    connection, pipeline, followed = examples("sources/postgres.md")
     written = connection["attributes"]["connections"]["shop"]
     assert written.pop("type") == "postgres"
     PostgresSource(**written)
@@ -46,6 +48,7 @@ def test_the_examples_of_source_and_target_run(
         (batch,) = PostgresSource(**here).read(Stream(name, options, how), None)
         rows[name] = batch.data.num_rows
     assert rows == {"sales": 2, "totals": 1}
+    check_log(PostgresSource(**here), followed["streams"]["orders"], postgres_server, postgres_database)
 
     (publish,) = examples("targets.md")[0]["publish"]
     data = pa.table({"segment": ["a"], "month": ["2024-01"], "revenue": [1]})
@@ -54,3 +57,18 @@ def test_the_examples_of_source_and_target_run(
         tuple(publish["key"]),
     )  # fmt: skip
     assert PostgresTarget(**here).write(load, data.to_batches()).inserted == 1
+
+
+def check_log(source: PostgresSource, stream: Any, server: PostgresServer, database: str) -> None:
+    """Follow the log as the page says."""
+    capture = PostgresSource.log_type(**stream["capture"]["log"])
+    assert isinstance(capture, PostgresLogCapture)
+    table = LogTable(Stream("orders", PostgresStreamOptions(**stream["source"]), capture), tuple(stream["key"]))
+    log = source.change_log("docs", [table], capture)
+    with server.connect(database) as client:
+        client.execute("CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1), (2)")
+    try:
+        found = [item.batch.data["_op"].to_pylist() for item in log.read({"orders": None}) if isinstance(item, Changes)]
+        assert found == [["read", "read"]]
+    finally:
+        log.remove()
