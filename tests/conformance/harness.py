@@ -31,8 +31,10 @@ class SourceHarness(ABC):
     """Gaps of this variant (a file format, say), beside those that the source itself declares."""
     soak: ClassVar[frozenset[str]] = frozenset()
     """Cases that take too long for `make test` here, `*` for all; `make soak` runs them."""
-    memory_rows: ClassVar[tuple[int, int]] = (250_000, 1_000_000)
+    memory_rows: ClassVar[tuple[int, int]] = (150_000, 600_000)
     """Sizes whose peak memory is compared; a variant of what is already compared at full size may use less."""
+    away_rows: ClassVar[int] = 60_000
+    """How many rows there are when the far end goes away: more than are on the way at any time."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

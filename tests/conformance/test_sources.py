@@ -97,7 +97,7 @@ def test_what_was_read_is_not_read_again_and_what_came_since_is(source_harness: 
 @pytest.mark.case("bounded_memory")
 @pytest.mark.slow
 def test_memory_depends_on_the_batch_and_not_on_the_stream(source_harness: SourceHarness) -> None:
-    """Peak memory of a million rows is that of a quarter of them."""
+    """Peak memory of a stream is that of a quarter of it."""
     sizes = source_harness.memory_rows
     opened = [source_harness.fill(f"memory_{rows}", many_rows(rows)) for rows in sizes]
     few, many = measure(*opened, batch_rows=16_384)
@@ -107,7 +107,7 @@ def test_memory_depends_on_the_batch_and_not_on_the_stream(source_harness: Sourc
 
 @pytest.mark.case("goes_away")
 def test_a_source_that_goes_away_is_an_error_and_not_an_end(source_harness: SourceHarness) -> None:
-    data = many_rows(200_000)
+    data = many_rows(source_harness.away_rows)
     with source_harness.goes_away("goes_away", data) as (source, stream):
         seen: list[Batch] = []
         with pytest.raises(EtlError) as caught:

@@ -1,0 +1,47 @@
+"""Which tests go together to a worker, and which go first.
+
+A file stays on one worker, so that its servers start once; the conformance suite, which is a file as long as many, is
+dealt out by the system that its cases are about. xdist would begin with the files of the most tests; here those begin
+that take longest, so that the workers end together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
+
+HERE = Path(__file__).parent
+CONFORMANCE = "conformance/test_sources.py"
+LONG = (
+    CONFORMANCE,
+)  # fmt: skip
+"""More than ten seconds of a processor each, the longest first."""
+
+
+class Dealing(LoadFileScheduling):
+    """Deals out whole files, in the order in which they were collected."""
+
+    def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
+        config.option.loadscopereorder = False
+        super().__init__(config, log)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return unit(nodeid)
+
+
+def unit(nodeid: str) -> str:
+    """Return what stays on one worker with the test `nodeid`."""
+    file, _, test = nodeid.partition("::")
+    if not file.endswith(CONFORMANCE):
+        return file
+    # `test[file-csv-s3-decimal]`: what is said first is the system.
+    return f"{file}::{test.partition('[')[2].partition('-')[0].rstrip(']')}"
+
+
+def longest_first(items: list[pytest.Item]) -> None:
+    """Put the tests of long files before all others, which stay as they are."""
+    places = {HERE / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
