@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from etl_assets.account import RowAccount
@@ -15,6 +16,7 @@ from etl_assets.provenance import identified, with_provenance
 from etl_assets.run import Run
 from etl_resources.lake import Commit, Handle
 from etl_resources.source import Batch, Position
+from etl_resources.write_behind import WriteBehind
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from etl_assets.bronze import Bronze
     from etl_resources.delta.staging import Staging
 
+BEHIND = 1
+"""Batches that the writer may be behind the source."""
 REPEATED = "delivered_before"
 """What a queue or a log delivered again, and the source recognised."""
 
@@ -48,6 +52,7 @@ class Piece:
     repeated: int = 0
     unchanged: int = 0
     position: Position | None = None
+    behind: WriteBehind = field(default_factory=lambda: WriteBehind(BEHIND))
 
 
 class Landing:
@@ -93,9 +98,12 @@ class Landing:
         incoming = with_provenance(landing_schema(batch.data.schema), partitioned=window is not None, where=table.name)
         if not merge_schemas(piece.schema, incoming, where=table.name).equals(piece.schema):
             piece.schema = self.prepare(batch.data.schema).schema()
-            piece.staged.widen(piece.schema)
-        rows = identified(batch.data, piece.number, piece.rows, self.read_at, window)
-        piece.staged.write(conform(rows, piece.schema, where=table.name))
+            piece.behind.do(partial(piece.staged.widen, piece.schema))
+        rows = conform(
+            identified(batch.data, piece.number, piece.rows, self.read_at, window), piece.schema, where=table.name
+        )
+        # The source works on the next rows while these are compressed.
+        piece.behind.do(partial(piece.staged.write, rows))
         piece.rows += batch.data.num_rows
         piece.read = batch.rows_read - self.read_before
         piece.repeated += batch.repeated
@@ -114,6 +122,7 @@ class Landing:
     def discard(self) -> None:
         """Give up what is staged."""
         if self.piece is not None:
+            self.piece.behind.close()
             self.piece.staged.discard()
             self.piece = None
         self.errors.discard()
@@ -172,6 +181,8 @@ class Landing:
     def _account(self, piece: Piece | None) -> RowAccount:
         if piece is None:
             return RowAccount()
+        piece.behind.wait()
+        piece.behind.close()
         piece.staged.finish()
         return RowAccount(
             read=piece.read,

@@ -5,6 +5,7 @@ Each test loses rows on purpose where they pass from one hand to the next.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,25 @@ def test_a_batch_on_its_way_into_the_files_of_bronze(table: Table, monkeypatch: 
     with pytest.raises(RowsNotConservedError, match="3 rows lost: read 3, accounted for 0"):
         table.land()
     assert table.rows("bronze") == []
+
+
+def test_a_file_of_bronze_that_cannot_be_written(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are written behind the source: the error comes when it has ended at the latest, and nothing is left."""
+    write = Staging.write
+
+    def full(self: Staging, data: pa.RecordBatch) -> None:
+        if "bronze" in self.store.location(""):
+            raise OSError("No space left on device")
+        write(self, data)
+
+    table.source.give(FIRST)
+    monkeypatch.setattr(Staging, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        table.land()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("etl-write-behind")]
+    monkeypatch.setattr(Staging, "write", write)
+    assert table.rows("bronze") == []
+    assert table.land().account.inserted == 3
 
 
 @pytest.mark.parametrize(
