@@ -96,6 +96,11 @@ class ErrorWriter:
                 fix="this is a defect of the platform or of the storage: please report it",
             )
 
+    def ever(self) -> bool:
+        """Tell, by a look at the log alone, whether errors of this table were ever committed."""
+        handle = self.errors.table.open()
+        return handle is not None and handle.committed(self._attempts) > 0
+
     def settle(self, data: Handle | None) -> None:
         """Withdraw what overtaken or killed attempts at the newest piece of work wrote; cheap if there were none."""
         handle = self.errors.table.open()

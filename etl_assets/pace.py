@@ -1,8 +1,9 @@
 """When to merge pending changes into a silver table while a run follows a log.
 
 A merge rewrites every file that it touches, so a hundred random changes of a large table cost as much as a hundred
-thousand. As long as merging takes a moment it is done after every tick; when it takes longer, it waits until enough is
-pending, or for so long that most of the time remains for reading.
+thousand. As long as merging takes a moment it is done after every tick; the longer it takes beyond that, the longer it
+waits, unless enough is pending: so that at a large table most of the time remains for reading, and none that is a
+little slower falls behind by much.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 MOMENT = 1.0
 """Seconds that a merge may take to be done after every tick."""
 REST = 4.0
-"""How many times as long as the last merge took others wait for the next one."""
+"""How many times as long as the last merge took beyond a moment the next one waits."""
 
 
 @dataclass
@@ -41,9 +42,9 @@ class Pace:
         """Tell whether to merge now; `rows` are those of the table."""
         if self.since is None:
             return False
-        if self.took <= MOMENT or now - self.since >= self.age:
+        if now - self.since >= self.age or self.pending >= self.share * rows:
             return True
-        return self.pending >= self.share * rows or now - self.ended >= REST * self.took
+        return now - self.ended >= REST * max(0.0, self.took - MOMENT)
 
     def merged(self, began: float, now: float) -> None:
         """Take note of a merge."""

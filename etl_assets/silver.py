@@ -16,7 +16,7 @@ from etl_assets.provenance import PARTITION
 from etl_assets.run import Run
 from etl_assets.silver_commit import Refinement
 from etl_assets.silver_healing import heal
-from etl_assets.silver_query import Judgement, Verdict, judge
+from etl_assets.silver_query import Judgement, Shape, Verdict, judge, shape
 from etl_assets.silver_work import BRONZE_MARK, RENEWED_MARK, pending
 from etl_resources.engines.duckdb import DuckDB, Session
 from etl_resources.exceptions import ConfigurationError
@@ -24,6 +24,8 @@ from etl_resources.lake import Handle, Lake, LakeTable
 from etl_resources.source import Window
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from etl_assets.transforms import Step
     from etl_checks.contract import Contract
     from etl_checks.rules import RuleResult
@@ -82,6 +84,7 @@ class Silver:
         self.app_id = self.table.name
         self.ledger = Ledger(lake)
         self.commit_rows = commit_rows
+        self._compiled: tuple[pa.Schema, Shape] | None = None
 
     def refine(self, run: Run, *, full_refresh: bool = False, window: Window | None = None) -> Refined:
         """Bring the table up to date with bronze.
@@ -115,7 +118,7 @@ class Silver:
                 more = work.more
         if handle is not None:
             self._retire_errors(bronze, handle, run)
-            if self.spec.captured and total.read:
+            if self.spec.captured and total.read and ErrorWriter(self.lake, self.app_id, run).ever():
                 heal(self, bronze, before, handle.committed(BRONZE_MARK), run)
         return Refined(total, version, watched, unlisted)
 
@@ -130,15 +133,20 @@ class Silver:
         """Compile the judgement of some bronze rows; `references` are the tables that foreign keys name."""
         spec = self.spec
         return judge(
-            bronze.schema(),
+            self._shaped(bronze.schema()),
             relation,
             key=spec.key,
-            steps=spec.steps,
             contract=spec.contract,
             references={name: session.lake_relation(handle) for name, handle in references.items()},
             extra=extra,
             captured=spec.captured,
         )
+
+    def _shaped(self, bronze: pa.Schema) -> Shape:
+        """Compile the steps, once as long as the columns of bronze stay: a continuous run needs them at every tick."""
+        if self._compiled is None or not self._compiled[0].equals(bronze):
+            self._compiled = bronze, shape(bronze, self.spec.steps)
+        return self._compiled[1]
 
     def references(self) -> Mapping[str, Handle]:
         """Open the tables that foreign keys refer to.

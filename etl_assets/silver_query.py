@@ -20,7 +20,7 @@ from etl_resources.engines.duckdb import literal, quote
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from etl_assets.transforms import Step
+    from etl_assets.transforms import Flag, Step
     from etl_checks.contract import Contract
     from etl_checks.rules import Rule
 
@@ -98,12 +98,33 @@ def hit(alias: str, kind: Literal["v", "w"], index: int) -> str:
     return f"({alias}.__{kind}{word} & {1 << bit}) <> 0"
 
 
+@dataclass(frozen=True)
+class Shape:
+    """The steps, compiled for the columns of a bronze table."""
+
+    sql: str
+    """Over a table named `BRONZE`."""
+    columns: tuple[str, ...]
+    """What it returns."""
+    flags: tuple[Flag, ...]
+
+
+def shape(bronze: pa.Schema, steps: Sequence[Step]) -> Shape:
+    """Compile row-preserving steps for the columns of a bronze table, provenance included."""
+    import ibis
+
+    from etl_assets.transforms import apply_steps
+
+    draft = apply_steps(ibis.table(ibis.Schema.from_pyarrow(bronze), name=BRONZE), steps)
+    sql = str(ibis.to_sql(draft.table, dialect="duckdb"))
+    return Shape(sql, tuple(draft.table.columns), tuple(draft.flags))
+
+
 def judge(
-    bronze: pa.Schema,
+    draft: Shape,
     relation: str,
     *,
     key: Sequence[str],
-    steps: Sequence[Step],
     contract: Contract | None,
     references: Mapping[str, str],
     extra: Sequence[Verdict] = (),
@@ -112,25 +133,17 @@ def judge(
     """Compile the judgement of the rows of `relation`.
 
     Args:
-        bronze: schema of the bronze table, provenance included.
+        draft: the steps over the columns of the bronze table, provenance included.
         relation: SQL after FROM that gives the bronze rows to judge.
         key: columns of the silver table that identify a row; a NULL in one rejects the row.
-        steps: row-preserving steps.
         contract: gives the columns, the types and the rules; None: the steps' columns as they are.
         references: name of a table -> SQL relation, for foreign keys.
         extra: further verdicts over the shaped row.
         captured: the rows are events of a change log; `_pos` is carried along.
     """
-    import ibis
-
-    from etl_assets.transforms import apply_steps
-
-    source = ibis.table(ibis.Schema.from_pyarrow(bronze), name=BRONZE)
-    draft = apply_steps(source, steps)
     flags = {flag.column for flag in draft.flags}
-    arriving = [name for name in draft.table.columns if not name.startswith("_") and name not in flags]
-    steps_sql = str(ibis.to_sql(draft.table, dialect="duckdb"))
-    shaped = steps_sql.replace(quote(BRONZE), relation)
+    arriving = [name for name in draft.columns if not name.startswith("_") and name not in flags]
+    shaped = draft.sql.replace(quote(BRONZE), relation)
     verdicts = [Verdict(flag.fate, flag.rule, flag.reason, f"t.{quote(flag.column)}") for flag in draft.flags]
     types = contract.duckdb_types() if contract is not None else {}
     columns = tuple(types) if contract is not None else tuple(arriving)
@@ -170,8 +183,8 @@ def judge(
         tuple(rule for rule, _ in watched),
         unlisted,
         inner,
-        steps_sql,
-        tuple(draft.table.columns),
+        draft.sql,
+        draft.columns,
     )
 
 

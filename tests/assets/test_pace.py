@@ -23,12 +23,19 @@ def test_while_a_merge_takes_a_moment_every_tick_is_merged() -> None:
     assert made.due(ROWS, 1.0)
 
 
+def test_a_merge_that_takes_a_little_longer_waits_a_little() -> None:
+    made = pace(took=1.25)
+    made.add(1, 1.3)
+    assert not made.due(ROWS, 2.2)
+    assert made.due(ROWS, 2.3)
+
+
 def test_a_merge_that_takes_long_waits_for_the_share_the_age_or_four_times_as_long() -> None:
     made = pace(took=6.0)
     made.add(100, 7.0)
     assert not made.due(ROWS, 7.0)
-    assert not made.due(ROWS, 29.9)
-    assert made.due(ROWS, 30.1)
+    assert not made.due(ROWS, 25.9)
+    assert made.due(ROWS, 26.1)
     made.add(19_900, 8.0)
     assert made.due(ROWS, 8.0)
 
