@@ -14,7 +14,7 @@ from etl_resources.changes.postgres_link import Link
 from etl_resources.changes.postgres_position import Cursor
 from etl_resources.changes.postgres_tables import facts
 from etl_resources.changes.postgres_visibility import View
-from etl_resources.compared import ComparedColumn, ComparedTable, Form
+from etl_resources.compared import NAN, ComparedColumn, ComparedTable, Form
 from etl_resources.postgres_errors import translated
 from etl_resources.postgres_sql import quote
 from etl_resources.source import Position
@@ -35,7 +35,8 @@ _INSTANT = (
     "CASE WHEN isfinite({0}) THEN round(extract(epoch FROM {0})::numeric * 1000000)::int8::text ELSE {0}::text END"
 )
 _BITS = (
-    "CASE WHEN {0} = 'NaN' THEN 'NaN' ELSE ('x' || encode(float8send({{0}}::float8), 'hex'))::bit(64)::int8::text END"
+    f"CASE WHEN {{0}} = 'NaN' THEN '{NAN}' "
+    "ELSE ('x' || encode(float8send({0}::float8), 'hex'))::bit(64)::int8::text END"
 )
 _FORMS: dict[str, tuple[Form, str]] = {
     **dict.fromkeys(("bool", "int2", "int4", "int8", "text", "varchar", "name"), ("text", "{}::text")),

@@ -161,3 +161,13 @@ def test_a_merge_that_is_broken_on_purpose_is_found(table: Table, monkeypatch: p
     monkeypatch.setattr(silver_live, "_merged", broken)
     with pytest.raises(AssertionError):
         test_pending_changes_are_seen_and_nothing_is_written(table)
+
+
+def test_the_example_of_the_page_runs(table: Table) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cdc.md").read_text("utf-8").split("## Fresh reads", 1)[1]
+    code = page.split("```python\n", 1)[1].split("```", 1)[0]
+    table.commit("insert", 4, "four")
+    table.captured.follow()
+    given: dict[str, Any] = {"silver": table.silver}
+    exec(code, given)
+    assert given["rows"] == [(4,)]
