@@ -93,6 +93,4 @@ def print_reconciled(pipeline: str, found: list[dict[str, Any]]) -> None:
         for name, why in one["left_out"].items():
             console.print(f"{one['stream']}.{name} was not compared: {why}", markup=False)
     if any(one["differing"] for one in found):
-        console.print(
-            f"etl capture resnapshot {pipeline} reads the tables anew; then a run, with --full-refresh where silver differs."
-        )
+        console.print(f"To repair: etl capture resnapshot {pipeline}, then a run. Silver alone: docs/cdc.md says how.")

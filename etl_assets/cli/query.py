@@ -88,9 +88,7 @@ def _relation(location: Location, session: Session, reference: Reference, *, liv
     raise NotFoundError(
         f"there is no table {reference}{' yet' if known else ''}",
         where="the query",
-        fix=f"etl run {reference.pipeline}"
-        if known
-        else nearest(str(reference), there) or f"known: {', '.join(there)}",
+        fix=f"etl run {reference.pipeline}" if known else hint,
     )
 
 

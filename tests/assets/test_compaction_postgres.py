@@ -17,8 +17,8 @@ class Tomorrow(datetime):
     """A clock that is a day ahead: what was landed today belongs to a closed day."""
 
     @classmethod
-    def now(cls, tz: Any = None) -> datetime:
-        return datetime.now(tz) + timedelta(days=1)
+    def now(cls, tz: Any = None) -> Tomorrow:
+        return super().now(tz) + timedelta(days=1)
 
 
 @pytest.fixture
