@@ -117,7 +117,7 @@ class DiffTable:
         return [{name: value for name, value in event.items() if not name.startswith("_")} for event in living]
 
     def agree(self, rows: Sequence[Row]) -> None:
-        """Fail unless the log, and silver, have these rows; silver keeps a 0.0 where -0.0 comes, and takes it for equal."""
+        """Fail unless the log and silver have these rows; to silver, 0.0 and -0.0 are equal."""
         assert exactly(self.newest()) == exactly(rows)
         assert unsigned(self.state()) == unsigned(rows)
 

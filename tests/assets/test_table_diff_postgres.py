@@ -40,7 +40,7 @@ class Case:
 
     def do(self, *statements: str) -> None:
         for statement in statements:
-            self.client.execute(statement)  # type: ignore[arg-type]
+            self.client.execute(statement)
 
     def look(
         self, key: tuple[str, ...] = ("id",), *, hashes: Any = "auto", port: int | None = None, **options: Any
