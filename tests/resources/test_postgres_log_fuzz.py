@@ -39,7 +39,11 @@ def test_every_change_is_told_once_for_long(server: PostgresServer, seed: int) -
 
 def _consumed(patch: pytest.MonkeyPatch) -> None:
     statement = postgres_peek._statement
-    patch.setattr(postgres_peek, "_statement", lambda *args: statement(*args).replace("slot_peek", "slot_get"))
+
+    def consuming(*args: Any, **more: Any) -> str:
+        return statement(*args, **more).replace("slot_peek", "slot_get")
+
+    patch.setattr(postgres_peek, "_statement", consuming)
 
 
 def _slot_trusted(patch: pytest.MonkeyPatch) -> None:
