@@ -103,7 +103,7 @@ class Table:
             self.contract,
             self.budget,
             self.snapshot,
-            self.references,
+            references=self.references,
         )
         return Silver(self.lake, self.engine, spec)
 
