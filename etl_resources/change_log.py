@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from etl_resources.resilience import Policy
 from etl_resources.exceptions import ConfigurationError
+from etl_resources.resilience import Policy
 from etl_resources.source import Batch, Position, Stream
 
 if TYPE_CHECKING:
