@@ -28,6 +28,7 @@ OF_POSTGRES = (
     "psycopg", "adbc_driver_postgresql.dbapi", "etl_resources.changes.postgres_reading",
     "etl_resources.changes.pgoutput_events",
 )  # fmt: skip
+OF_SILVER = ("ibis", "ibis.backends.duckdb", "sqlglot.dialects.duckdb")
 OF_MYSQL = ("pandas", "pymysql", "etl_resources.changes.mysql_reading")
 PUBLICATION = "captured"
 

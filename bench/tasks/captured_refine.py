@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 
-from bench.captured import IMPORTS, captured_silver
+from bench.captured import IMPORTS, OF_SILVER, captured_silver
 from bench.said import timed
 from etl_assets.run import Run
 
@@ -21,7 +21,7 @@ def main(lake: str, folder: str) -> None:
         silver.refine(Run("bench"))
         return int(silver.table.open().rows())
 
-    timed(refine, *IMPORTS, "ibis", "sqlglot")
+    timed(refine, *IMPORTS, *OF_SILVER)
     shutil.rmtree(folder)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.captured import IMPORTS, OF_POSTGRES, captured_silver, of_postgres
+from bench.captured import IMPORTS, OF_POSTGRES, OF_SILVER, captured_silver, of_postgres
 from bench.said import timed
 from etl_assets.pace import Pace
 from etl_assets.run import Run
@@ -99,7 +99,7 @@ class Watching:
 
 def main(*given: str) -> None:
     watching = Watching(*given)
-    timed(watching.follow, *IMPORTS, *OF_POSTGRES, "ibis", "sqlglot")
+    timed(watching.follow, *IMPORTS, *OF_POSTGRES, *OF_SILVER)
 
 
 if __name__ == "__main__":
