@@ -21,6 +21,7 @@ from etl_resources.exceptions import RowsNotConservedError
 from etl_resources.lake import LakeTable
 from tests.assets.doubles import new_run
 from tests.assets.test_captured_silver import LENIENT, STRICT, Table, event, random_transaction
+from tests.soaking import some
 
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
@@ -439,7 +440,7 @@ MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", list(MUTANTS))
+@pytest.mark.parametrize("name", some(MUTANTS, 3))
 def test_a_compaction_that_is_broken_on_purpose_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

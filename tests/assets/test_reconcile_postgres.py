@@ -130,6 +130,7 @@ def test_what_is_wrong_in_silver_alone_is_found(case: Case) -> None:
     assert said(look(case)) == [("7", "more than once in silver")]
 
 
+@pytest.mark.soak
 def test_every_type_is_compared_or_named(tmp_path: Path) -> None:
     case = Case(tmp_path)
     try:
