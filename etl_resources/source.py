@@ -76,6 +76,11 @@ class LogCapture(BaseModel):
         description="Whole days (UTC) after which bronze keeps only the last change of each key; left out: never.",
     )  # fmt: skip
 
+    @property
+    def time(self) -> float:
+        """Seconds after which reading ends, however often it has broken off; without end where the log's end counts."""
+        return self.lasts if self.mode == "continuous" else float("inf")
+
 
 class Diff(BaseModel):
     """Read everything, and keep what differs from the last state as events of a change log."""

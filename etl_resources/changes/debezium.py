@@ -32,6 +32,7 @@ class DebeziumLog(ChangeLog):
         if not isinstance(capture, DebeziumLogCapture):
             capture = DebeziumLogCapture(**capture.model_dump())
         self.source, self.tables, self.capture = source, tuple(tables), capture
+        self.resilience, self.lasts = source.resilience, capture.time
         self.group = f"etl-{pipeline}"
         self.where = f"Debezium's topics, {source.address}"
         for table in self.tables:

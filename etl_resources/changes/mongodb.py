@@ -28,6 +28,7 @@ class MongodbLog(ChangeLog):
         if not isinstance(capture, MongoLogCapture):
             capture = MongoLogCapture(**capture.model_dump())
         self.source, self.tables, self.capture = source, tuple(tables), capture
+        self.resilience, self.lasts = source.resilience, capture.time
         self.where = f"change streams of {source.address}"
         for table in self.tables:
             _check(table, self.capture.id_column)

@@ -27,6 +27,7 @@ class MysqlLog(ChangeLog):
         self, source: MysqlSource, pipeline: str, tables: Sequence[LogTable], capture: MysqlLogCapture
     ) -> None:
         self.source, self.pipeline, self.tables, self.capture = source, pipeline, tables, capture
+        self.resilience, self.lasts = source.resilience, capture.time
 
     @property
     def server_id(self) -> int:

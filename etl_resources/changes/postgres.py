@@ -33,7 +33,7 @@ class PostgresLog(ChangeLog):
     ) -> None:
         self.connection, self.tables, self.capture = connection, tables, capture
         self.resilience = connection.resilience
-        self.lasts = capture.lasts if capture.mode == "continuous" else float("inf")
+        self.lasts = capture.time
         self.slot = capture.slot or default_name(pipeline)
         self.publication = capture.publication or self.slot
         self._link: Link | None = None

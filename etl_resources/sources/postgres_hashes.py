@@ -2,9 +2,9 @@
 
 `hash_record_extended` is the fastest hash that the server has, five times as fast as md5 over the text of the row. It
 takes for equal what the types' own equality takes for equal, and that is more than a reader would: 1.0 and 1.00, -0.0
-and 0.0, '24 hours' and '1 day', what a collation ignores. And it does not look at all of a value: a numeric hashes as its
-negative does, -5 as 4294967291, because an int8 and a timestamp are folded to 32 bits first. So each column is hashed
-in a form of which that is not true.
+and 0.0, '24 hours' and '1 day', what a collation ignores. And it does not look at all of a value: a numeric hashes as
+its negative does, -5 as 4294967291, because an int8 and a timestamp are folded to 32 bits first. So each column is
+hashed in a form of which that is not true.
 """
 
 from __future__ import annotations
