@@ -60,8 +60,7 @@ class Watching:
     def tick(self, boundary: Boundary, busy: Mapping[str, int]) -> None:  # noqa: ARG002 - as a tick is called
         """Merge if it is due."""
         if self.writer is None:
-            self.merge()
-            self.merges.clear()
+            self.silver.refine(self.run)  # the first load, which says nothing about merges
             self.writer = subprocess.Popen(self.writing)
         now, rows = time.monotonic(), busy.get(self.table, 0)
         at = time.time()
