@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections import Counter
@@ -22,9 +21,9 @@ from tests.assets.capture_worker import PIPELINE, silver, worker
 from tests.forks import KILLED, Forks, forking
 from tests.resources.postgres_fuzz import _BIG, _SCHEMA, TABLES, Writers
 from tests.servers.postgres import PostgresServer, running_postgres
+from tests.soaking import SOAK
 
 __all__ = ["forking"]
-SOAK = bool(os.environ.get("ETL_SOAK"))
 SECONDS = 240 if SOAK else 5
 LASTS = 2.0 if SOAK else 1.0
 """How long a run follows the log, unless it is killed before."""
@@ -109,6 +108,8 @@ def server() -> Iterator[PostgresServer]:
         yield running
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900 if SOAK else 240)
 def test_killed_at_every_point_and_at_random_and_beside_each_other(
     server: PostgresServer, tmp_path: Path, forks: Forks
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import time
@@ -15,10 +14,11 @@ import pytest
 
 from tests.assets.shop import Shop, rebuild, run_shop
 from tests.forks import KILLED, Forks, forking
+from tests.soaking import SOAK
 
 __all__ = ["forking"]
 BATCHES = 3
-KILLS = 50 if os.environ.get("ETL_SOAK") else 16
+KILLS = 50 if SOAK else 8
 """`make soak` kills more often."""
 POINTS = [
     "bronze:before_errors",

@@ -8,13 +8,13 @@ model in plain Python says what the table must hold after each.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,11 +23,10 @@ from etl_assets.silver_replay import replay
 from etl_checks.contract import load_contract
 from tests.assets.doubles import Table, new_run
 from tests.assets.truth import SCHEMA, STEPS, Row, Truth, write_contract
+from tests.soaking import examples
 
-EXAMPLES = int(os.environ.get("ETL_EXAMPLES", "6"))
-"""More than the suite has time for: ETL_EXAMPLES=500."""
 SETTINGS = settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(4), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 ROWS = st.builds(
     lambda key, v, n, o, op, seq: {"id": key, "v": v, "n": n, "o": o, "_op": op, "_seq": seq},
@@ -136,6 +135,7 @@ def play(changes: list[tuple[str, Any]], **kind: Any) -> None:
 PLAYS = st.lists(CHANGES, min_size=1, max_size=6)
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(changes=PLAYS, ordered=st.booleans(), commit_rows=st.sampled_from([1, 4, 10**6]))
 def test_the_newest_accepted_or_filtered_version_decides(
@@ -144,6 +144,7 @@ def test_the_newest_accepted_or_filtered_version_decides(
     play(changes, ordered=ordered, commit_rows=commit_rows)
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(changes=PLAYS, ordered=st.booleans())
 def test_the_number_that_the_source_gives_a_version_counts_and_not_its_arrival(
@@ -152,6 +153,7 @@ def test_the_number_that_the_source_gives_a_version_counts_and_not_its_arrival(
     play(changes, ordered=ordered, numbered=True, commit_rows=4)
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(changes=PLAYS, ordered=st.booleans())
 def test_a_key_that_vanishes_from_a_snapshot_leaves_the_table(changes: list[tuple[str, Any]], ordered: bool) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from etl_checks.fused import bad_rows, evaluate, row_violations
 from etl_checks.rules import Rule, Threshold
 from tests.checks.engine import NOW, connected, rule
+from tests.soaking import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -152,7 +153,8 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @given(rows=rows, rules=st.lists(some_rule(), min_size=1, max_size=8, unique_by=lambda one: one.id))
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.slow
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_four_ways_to_judge_a_table_agree(
     connection: duckdb.DuckDBPyConnection, rows: Sequence[tuple[Any, ...]], rules: list[Rule]
 ) -> None:

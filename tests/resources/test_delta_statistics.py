@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from etl_resources.delta import staging
 from etl_resources.delta.rewriting import Changes
 from etl_resources.lake import Commit, Handle, Lake, LakeTable
+from tests.soaking import examples
 
 UTC_US = pa.timestamp("us", tz="UTC")
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -58,7 +59,8 @@ def _actions(handle: Handle) -> dict[str, Any]:
     return pa.table(handle.delta.get_add_actions(flatten=True)).to_pylist()[0]  # type: ignore[no-any-return]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.slow
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=ROWS, per_group=st.integers(1, 5))
 def test_bounds_hold_every_value_and_nulls_are_counted(rows: list[dict[str, Any]], per_group: int) -> None:
     folder = Path(tempfile.mkdtemp(prefix="etl-stats-"))
@@ -84,7 +86,8 @@ def test_bounds_hold_every_value_and_nulls_are_counted(rows: list[dict[str, Any]
         assert high is None or max(values) <= high, name
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.slow
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=ROWS, column=st.sampled_from(["whole", "small", "day", "moment", "local", "price", "text"]))
 def test_readers_that_prune_find_every_row(rows: list[dict[str, Any]], column: str) -> None:
     """delta-rs and DataFusion skip files by what the log says: asked for a value, they must find its rows."""

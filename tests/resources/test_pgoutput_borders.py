@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from etl_resources.changes import pgoutput_transactions
 from etl_resources.changes.pgoutput import Committed, Decoder
 from tests.resources.pgoutput_log import Log, events, follow
 from tests.servers.postgres import PostgresServer, shared_postgres
+from tests.soaking import examples
 
 KEYS = {"t": ("id",), "u": ("id",), "p": ("id", "part")}
 BIG = "(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 300) n)"
@@ -90,7 +90,8 @@ def test_every_border_may_be_a_border_of_a_piece(log: Log, messages: list[bytes]
         assert decode(log.decoder(0, **KEYS), cut(messages, [place])) == whole
 
 
-@settings(deadline=None, max_examples=int(os.environ.get("ETL_EXAMPLES", "25")))
+@pytest.mark.slow
+@settings(deadline=None, max_examples=examples(25))
 @given(data=st.data())
 def test_any_cutting_gives_the_same_events(data: st.DataObject) -> None:
     messages, whole = _SHARED["messages"], _SHARED["whole"]

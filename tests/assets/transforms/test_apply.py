@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from etl_assets.transforms import Draft, apply_steps, parse_steps
 from etl_resources.exceptions import ConfigurationError
 from tests.assets.transforms.casebook import Bench, Table
+from tests.soaking import examples
 
 COLUMNS = {"a": "string", "b": "string", "n": "int64", "_batch": "int64", "_op": "string"}
 PROVENANCE = ["_batch", "_op", "_row"]
@@ -58,8 +59,9 @@ TEXTS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(
-    max_examples=40,
+    max_examples=examples(20),
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # an example takes long: a small one is not worth the wait
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import functools
 from typing import Any
 
 import ibis
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from etl_assets.transforms import apply_steps, parse_steps
 from tests.assets.transforms.casebook import Bench, Table
+from tests.soaking import examples
 
 STEPS: dict[str, Any] = {
     "trim": {"trim": ["v"]},
@@ -51,11 +52,15 @@ def sql_of(step: Any, times: int) -> str:
     return str(ibis.to_sql(apply_steps(table, steps).table, dialect="duckdb"))
 
 
-QUERIES = {name: tuple(sql_of(step, times) for times in (1, 2)) for name, step in STEPS.items()}
+@functools.cache
+def queries() -> dict[str, tuple[str, str]]:
+    """Return step -> its SQL, applied once and twice."""
+    return {name: (sql_of(step, 1), sql_of(step, 2)) for name, step in STEPS.items()}
 
 
+@pytest.mark.slow
 @settings(
-    max_examples=100 if os.environ.get("ETL_SOAK") else 15,
+    max_examples=examples(6),
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # the text that fails is told, so need not be shrunk
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -64,7 +69,7 @@ QUERIES = {name: tuple(sql_of(step, times) for times in (1, 2)) for name, step i
 def test_cleaning_any_text_twice_is_cleaning_it_once(bench: Bench, texts: list[str]) -> None:
     bench.load("given", Table({"v": "string"}, [[text] for text in texts]))
     changed = []
-    for name, queries in QUERIES.items():
-        once, twice = (bench.connection.execute(f"SELECT v FROM ({sql}) ORDER BY _row").fetchall() for sql in queries)
+    for name, both in queries().items():
+        once, twice = (bench.connection.execute(f"SELECT v FROM ({sql}) ORDER BY _row").fetchall() for sql in both)
         changed += [(name, *values) for values in zip(texts, once, twice, strict=True) if values[1] != values[2]]
     assert changed == []
