@@ -19,8 +19,8 @@ NARROW = 18
 def distinguished(column: str, kind: pa.DataType) -> list[str]:
     """Return SQL expressions of which at least one differs where two values of a column do.
 
-    DuckDB takes -0.0 for 0.0; a struct without values hashes as no struct at all, and a decimal of more than 18 digits as
-    the xor of its halves: -1 as 0.
+    DuckDB takes -0.0 for 0.0; a struct without values hashes as no struct at all, and a decimal of more than 18 digits
+    as the xor of its halves: -1 as 0.
     """
     from pyarrow import types
 
