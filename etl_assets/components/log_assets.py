@@ -184,9 +184,12 @@ class _Step:
                 self.compacted[name] = {"compaction/kept": done.kept, "compaction/gone": done.gone}
 
     def _refine(self, name: str) -> None:
-        began = time.monotonic()
-        self.refining[name].refine(run_of(self.context))
-        self.paces[name].merged(began, time.monotonic())
+        refining, began = self.refining[name], time.monotonic()
+        first = refining.rows() == 0
+        refining.refine(run_of(self.context))
+        # A first load takes its time, and says nothing about how long a merge is going to.
+        now = time.monotonic()
+        self.paces[name].merged(now if first else began, now)
 
     def _tick(self, boundary: Boundary, busy: Mapping[str, int]) -> None:
         now = time.monotonic()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from etl_resources.changes.postgres_slot import Status
 from etl_resources.changes.postgres_snapshot import Piece, pieces
 from etl_resources.changes.postgres_tables import relations
 from etl_resources.exceptions import EngineError, LogLostError, UnavailableError
+from etl_resources.read_ahead import read_ahead
 from etl_resources.source import Batch
 from etl_resources.sources.postgres_columns import Column, describe_types
 
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
     from etl_resources.source import Position
 
 
+AHEAD = 2
+"""Pieces of the log that are fetched while earlier ones are decoded."""
+
+
 @dataclass
 class Look:
     """What one look at the log begins with."""
@@ -41,7 +47,13 @@ class Look:
     pieces: Sequence[Piece]
     beat: tuple[int, int] | None
     """Number and place of our own message; the look has to come as far."""
-    messages: Iterator[pa.Array]
+    messages: Generator[pa.Array]
+
+
+def _after(first: Sequence[pa.Array], messages: Generator[pa.Array]) -> Generator[pa.Array]:
+    with closing(messages):
+        yield from first
+        yield from messages
 
 
 class Reading:
@@ -116,7 +128,8 @@ class Reading:
         )  # fmt: skip
         count = 0
         with slot_errors(self.log.slot, self.log.connection.address):
-            for messages in look.messages:
+            # The server sends on while what has come is decoded.
+            for messages in read_ahead(look.messages, AHEAD):
                 count += len(messages)
                 for decoded in decoder.decode(messages):
                     if decoded.stream in beside:
@@ -147,7 +160,7 @@ class Reading:
             messages = peek(link.session, self.log.slot, self.log.publication, upto_nchanges=most, server=now.version)
             with slot_errors(self.log.slot, link.where):
                 first = list(itertools.islice(messages, 1))
-            return Look(now, found, beat, itertools.chain(first, messages))
+            return Look(now, found, beat, _after(first, messages))
 
     def _describe(self, relation: Relation) -> Sequence[Column]:
         stream = relations(self.tables, list(self.cursors))[relation.schema, relation.name]

@@ -22,7 +22,7 @@ class PostgresLogCapture(LogCapture):
         " wide.",
     )  # fmt: skip
     max_changes: int = Field(
-        default=1_000_000, ge=1,
+        default=2_000_000, ge=1,
         description="Changes after which the lake commits, at the next end of a transaction. Every look at the log"
         " begins where the oldest open transaction began, so small numbers cost the server a multiple.",
     )  # fmt: skip
