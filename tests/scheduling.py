@@ -1,8 +1,8 @@
 """Which tests go together to a worker, and which go first.
 
-A file stays on one worker, so that its servers start once; the conformance suite, which is a file as long as many, is
-dealt out by the system that its cases are about. xdist would begin with the files of the most tests; here those begin
-that take longest, so that the workers end together.
+A file stays on one worker, so that its servers start once, and so do all files about a server that is slow to start;
+the conformance suite, which is a file as long as many, is dealt out by the system that its cases are about. xdist would
+begin with the files of the most tests; here those begin that take longest, so that the workers end together.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ LONG = (
     CONFORMANCE,
 )  # fmt: skip
 """More than ten seconds of a processor each, the longest first."""
+TOGETHER = ("test_rabbitmq_",)
+"""How the names of files begin that stay on one worker: their server takes longer to start than to test."""
 
 
 class Dealing(LoadFileScheduling):
@@ -36,7 +38,7 @@ def unit(nodeid: str) -> str:
     """Return what stays on one worker with the test `nodeid`."""
     file, _, test = nodeid.partition("::")
     if not file.endswith(CONFORMANCE):
-        return file
+        return next((begin for begin in TOGETHER if begin in file), file)
     # `test[file-csv-s3-decimal]`: what is said first is the system.
     return f"{file}::{test.partition('[')[2].partition('-')[0].rstrip(']')}"
 

@@ -263,7 +263,7 @@ def test_an_archive_that_is_damaged_encrypted_or_nested_is_refused(tmp_path: Pat
 
 @pytest.mark.parametrize("suffix", [".csv.gz", ".csv.zst", ".zip"])
 def test_a_decompression_bomb_is_refused(suffix: str, tmp_path: Path) -> None:
-    content = b"a\n" + b"xyz\n" * (17 << 20)
+    content = b"a\n" + (b"x" * 4095 + b"\n") * (17 << 10)
     path = tmp_path / f"1{suffix}"
     if suffix == ".zip":
         archive(path, {"1.csv": content})
@@ -377,17 +377,20 @@ def test_options_refuse_what_they_cannot_mean() -> None:
 
 
 def test_a_file_of_nothing_but_bad_lines_is_still_read_in_good_time(tmp_path: Path) -> None:
-    (tmp_path / "1.csv").write_bytes(b"a\n" + b"x,y\n" * 200_000)
+    (tmp_path / "1.csv").write_bytes(b"a\n" + b"x,y\n" * 60_000)
     start = time.process_time()
     batches = read(stream(tmp_path / "1.csv"), batch_rows=50_000)
-    assert sum(b.unreadable.num_rows for b in batches if b.unreadable) == batches[-1].rows_read == 200_000
-    assert time.process_time() - start < 15
+    assert sum(b.unreadable.num_rows for b in batches if b.unreadable) == batches[-1].rows_read == 60_000
+    assert time.process_time() - start < 5
 
 
 def test_reading_is_streaming(tmp_path: Path) -> None:
     """The first batch comes before the file has been read to its end."""
     path = tmp_path / "1.csv"
-    path.write_bytes(b"a\n" + b"x\n" * (20 << 20))
+    with path.open("wb") as file:
+        file.write(b"a\n")
+        for _ in range(50):
+            file.write(b"x\n" * (1 << 20))
     seen: list[int] = []
 
     class Watched(io.FileIO):
