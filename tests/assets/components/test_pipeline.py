@@ -52,8 +52,22 @@ PIPELINE = """
 """
 
 
+Ran = tuple[Path, dg.ExecuteInProcessResult]
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    return filled(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A folder whose pipeline has run once, and what came of it; tests leave its data alone."""
+    folder = filled(tmp_path_factory.mktemp("ran"))
+    return folder, run(folder, definitions(folder))
+
+
+def filled(tmp_path: Path) -> Path:
     (tmp_path / "things.csv").write_text("id,name,amount\n1, a ,1.50\n2,test,1\n3,b,-1\n4,c,x\n5,d,2.25\n")
     (tmp_path / "things.odcs.yaml").write_text(textwrap.dedent(CONTRACT))
     (tmp_path / "totals.sql").write_text("SELECT count(*) AS things, sum(amount) AS amount FROM silver.things;\n")
@@ -90,8 +104,8 @@ def metadata(result: dg.ExecuteInProcessResult, key: str) -> dict[str, Any]:
     return {name: entry.value for name, entry in found[-1].metadata.items()}
 
 
-def test_every_row_is_accounted_for_from_source_to_target(folder: Path) -> None:
-    result = run(folder, definitions(folder))
+def test_every_row_is_accounted_for_from_source_to_target(ran: Ran) -> None:
+    folder, result = ran
 
     assert result.success
     assert metadata(result, "bronze/shop/things")["row account"] == "read 5 = inserted 5"
@@ -109,8 +123,8 @@ def test_every_row_is_accounted_for_from_source_to_target(folder: Path) -> None:
     assert "3.75" in published[0].read_text()
 
 
-def test_lineage_leads_from_the_published_column_to_the_source_column(folder: Path) -> None:
-    result = run(folder, definitions(folder))
+def test_lineage_leads_from_the_published_column_to_the_source_column(ran: Ran) -> None:
+    _, result = ran
 
     steps = {
         "publish/shop/totals": ("amount", "gold/shop/totals", "amount"),
@@ -123,8 +137,8 @@ def test_lineage_leads_from_the_published_column_to_the_source_column(folder: Pa
         assert [(dep.asset_key.to_user_string(), dep.column_name) for dep in deps] == [(parent, parent_column)]
 
 
-def test_a_second_run_reads_nothing_and_publishes_nothing_twice(folder: Path) -> None:
-    run(folder, definitions(folder))
+def test_a_second_run_reads_nothing_and_publishes_nothing_twice(ran: Ran) -> None:
+    folder, _ = ran
 
     again = run(folder, definitions(folder))
 
@@ -134,8 +148,8 @@ def test_a_second_run_reads_nothing_and_publishes_nothing_twice(folder: Path) ->
     assert metadata(again, "silver/shop/things")["dagster/row_count"] == 2
 
 
-def test_a_check_says_how_many_rows_its_rule_keeps_out(folder: Path) -> None:
-    result = run(folder, definitions(folder))
+def test_a_check_says_how_many_rows_its_rule_keeps_out(ran: Ran) -> None:
+    _, result = ran
 
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert checks["range_amount"].passed

@@ -97,6 +97,8 @@ def test_lineage_of_a_deep_query_is_quick(columns: int, depth: int, limit: float
         start = time.process_time()
         lineage = column_lineage(sql, schema=schema, output=names)
         seconds.append(time.process_time() - start)
+        if seconds[-1] < limit:
+            break
 
     assert lineage == {name: {ColumnRef("source", name)} for name in names}
     assert min(seconds) < limit
