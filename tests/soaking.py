@@ -19,4 +19,8 @@ def examples(few: int) -> int:
 def some(values: Iterable[Any], keep: int) -> list[Any]:
     """Return parameters of which the first `keep` are run always, the others by `make soak`."""
     listed = list(values)
-    return [*listed[:keep], *(pytest.param(value, marks=pytest.mark.soak) for value in listed[keep:])]
+    return [*listed[:keep], *(pytest.param(*_several(value), marks=pytest.mark.soak) for value in listed[keep:])]
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)

@@ -342,7 +342,7 @@ squeeze(Table(Path(sys.argv[1])))
 """
 
 
-@pytest.mark.parametrize(("point", "left"), [("before_commit", 3), ("after_commit", 2)])
+@pytest.mark.parametrize(("point", "left"), some([("before_commit", 3), ("after_commit", 2)], 1))
 def test_a_kill_leaves_the_old_or_the_new(tmp_path: Path, point: str, left: int) -> None:
     table = following(tmp_path)
     table.commit("insert", 1, "one").commit("update", 1, "uno").commit("insert", 2, "two")
@@ -399,7 +399,7 @@ def spoiled(chance: random.Random, changes: list[Any], steps: list[Any] | None) 
     return changes
 
 
-@pytest.mark.parametrize("steps", [None, STRICT], ids=["plain", "rejecting"])
+@pytest.mark.parametrize("steps", [pytest.param(None, marks=pytest.mark.soak), STRICT], ids=["plain", "rejecting"])
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 30))])
 def test_silver_never_shows_that_the_log_was_compacted(tmp_path: Path, seed: int, steps: list[Any] | None) -> None:
     live_through(tmp_path, seed, steps, rounds=8 if seed else 4)

@@ -32,6 +32,7 @@ from etl_resources.lake import Lake
 from tests.resources.mongodb_landing import Killed, Landing
 from tests.resources.test_mongodb_log import IMAGES, log_of, truth
 from tests.servers.mongo import MongoServer, running_mongo, shared_mongo
+from tests.soaking import some
 
 NAMES = ("a", "b")
 
@@ -134,7 +135,7 @@ def server() -> MongoServer:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("loaded", some([True, False], 1))
 def test_every_change_once_whatever_is_killed(server: MongoServer, *, loaded: bool) -> None:
     with server.client() as client:
         lake = fuzz(server, client[server.database()], 1 + loaded, loaded=loaded)
@@ -169,7 +170,7 @@ def _several(server: MongoServer, client: Any) -> None:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("mutant", MUTANTS)
+@pytest.mark.parametrize("mutant", some(MUTANTS, 2))
 def test_a_mutant_is_found(server: MongoServer, monkeypatch: pytest.MonkeyPatch, mutant: str) -> None:
     place, name, wrong = MUTANTS[mutant]
     monkeypatch.setattr(place, name, wrong)
@@ -177,7 +178,7 @@ def test_a_mutant_is_found(server: MongoServer, monkeypatch: pytest.MonkeyPatch,
         _several(server, client)
 
 
-@pytest.mark.parametrize("seconds", [3, pytest.param(120, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("seconds", some([2, 120], 1))
 def test_beside_a_writer_and_a_server_that_is_killed(seconds: int) -> None:
     """The writer is another thread; who is killed comes back with its journal, and the reader goes on."""
     seed = int(os.environ.get("SEED", time.time_ns() % 10_000))

@@ -21,6 +21,7 @@ from etl_resources.exceptions import EtlError, UnavailableError
 from etl_resources.sources.mysql import MysqlSource
 from tests.resources.mysql_log_landing import KilledError, Lake, log_of, rows_of
 from tests.servers.mysql import MysqlServer, running_mysql
+from tests.soaking import some
 
 SAFE = {"sync-binlog": "1", "innodb-flush-log-at-trx-commit": "1", "max-binlog-size": "65536"}
 TABLES = {"t": ["id"], "u": ["id"]}
@@ -150,6 +151,7 @@ def test_killed_anywhere_beside_writers_every_change_is_there_once(server: Mysql
     assert len({position["file"] for b in lake.boundaries for position in b.positions.values()}) > 2, "files ended"
 
 
+@pytest.mark.soak
 def test_with_crashes_of_the_server_as_well(server: MysqlServer, small_batches: None) -> None:
     fuzz(server, 2, rounds=13, crashes=True)
 
@@ -223,8 +225,8 @@ def _losing(changes: Any) -> Any:
 
 @pytest.mark.parametrize(
     "mutant",
-    [cut_anywhere, number_by_batch, trust_the_server, name_of_a_later_file, snapshot_somewhere_near,
-     lose_batches],
+    some([cut_anywhere, number_by_batch, trust_the_server, name_of_a_later_file, snapshot_somewhere_near,
+          lose_batches], 3),
 )  # fmt: skip
 def test_a_log_with_a_mistake_does_not_pass(
     server: MysqlServer, small_batches: None, monkeypatch: pytest.MonkeyPatch, mutant: Callable[[Any], None]

@@ -26,7 +26,7 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.mark.parametrize("seed", [1])
 def test_every_change_is_told_once_and_the_replay_is_the_table(server: PostgresServer, seed: int) -> None:
-    fuzz = Fuzz(server, seed, seconds=5, crashes=1)
+    fuzz = Fuzz(server, seed, seconds=4, crashes=1)
     fuzz.run()
     assert fuzz.lake.kills
 
@@ -99,11 +99,11 @@ def _moved_forgotten(patch: pytest.MonkeyPatch) -> None:
     [
         (_consumed, _LOST),
         (_slot_trusted, "an event of the past|doubled"),
-        (_low_watermark, "rows differ"),
         (_seq_per_batch, "one name, two events"),
-        (_unchanged_is_null, "rows differ"),
-        (_advanced_to_the_end, _LOST),
-        (_moved_forgotten, "rows differ"),
+        pytest.param(_low_watermark, "rows differ", marks=pytest.mark.soak),
+        pytest.param(_unchanged_is_null, "rows differ", marks=pytest.mark.soak),
+        pytest.param(_advanced_to_the_end, _LOST, marks=pytest.mark.soak),
+        pytest.param(_moved_forgotten, "rows differ", marks=pytest.mark.soak),
     ],
 )
 def test_the_fuzzer_notices(
