@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,3 +159,24 @@ def test_a_table_without_identity_is_refused_before_the_application_suffers(case
     assert "orders" in told.out
     assert case.shop.etl("run", case.name).code == 1
     case.client.execute("UPDATE orders SET amount = 0 WHERE id = 1")
+
+
+def test_a_continuous_run_takes_silver_along(tmp_path: Path) -> None:
+    made = Case(tmp_path, "{mode: continuous, lasts: 9, every: 0.1}")
+    done: list[Any] = []
+    run = threading.Thread(target=lambda: done.append(made.shop.etl("run", made.name, "--json")))
+    run.start()
+    try:
+        seen, deadline = False, time.monotonic() + 60
+        while run.is_alive() and time.monotonic() < deadline:
+            made.client.execute("UPDATE orders SET amount = amount + 1 WHERE id <= 10")
+            time.sleep(0.2)
+            seen = seen or any(row[0] > 1 for row in made.lake("silver", "orders", "_batch"))
+        run.join(30)
+        (ended,) = done
+        assert ended.code == 0, ended.out + ended.err
+        assert seen
+        assert made.shop.etl("run", made.name).code == 0
+        made.agree()
+    finally:
+        drop_slots(made.client)
