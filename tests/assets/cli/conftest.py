@@ -109,9 +109,11 @@ class Shop:
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which nothing is set that steers the command."""
+    """A machine on which nothing is set that steers the command, and on which nothing stays that the command sets."""
     for name in ("ETL_PROJECT", "ETL_LAKE_URI", "DAGSTER_HOME", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
+        # What was never set would not be put back: `etl run --env` sets variables of the process.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
