@@ -15,12 +15,14 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.servers.process import shared
 
 PRELOADED = (
     "adbc_driver_postgresql.dbapi",
@@ -107,13 +109,25 @@ class Forks:
         self._server.wait(20)
 
 
-@pytest.fixture(scope="session", name="forks")
-def forking() -> Iterator[Forks]:
-    """A server for functions in processes of their own."""
+@contextmanager
+def running_forks() -> Iterator[Forks]:
+    """Give a server, and stop it afterwards. Its imports take seconds."""
     with tempfile.TemporaryDirectory(prefix="etl-forks-") as folder:
         server = Forks(Path(folder))
-        yield server
-        server.stop()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+# A fixture of session scope is one per module that imports it: the server is one per process all the same.
+shared_forks = shared(running_forks)
+
+
+@pytest.fixture(scope="session", name="forks")
+def forking() -> Forks:
+    """A server for functions in processes of their own."""
+    return shared_forks()
 
 
 def wait_for(gate: str) -> None:
