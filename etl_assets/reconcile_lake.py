@@ -73,7 +73,8 @@ def create_state(
 ) -> None:
     """Create `state(segment, k0 …, hash)`: the rows that the log makes."""
     forms = {column.name: _SQL[column.form].format(quote(column.name)) for column in columns}
-    if any(column.form == "bits" for column in columns):
+    by_bits = any(column.form == "bits" for column in columns)
+    if by_bits:
         from duckdb.func import PythonUDFType
 
         session.connection.create_function(_BITS, _bits, ["DOUBLE"], "BIGINT", type=PythonUDFType.ARROW)
@@ -83,6 +84,8 @@ def create_state(
         f"{keys}, {_hash(list(forms.values()))} AS hash FROM {newest_events(session, log, key)} "
         f"WHERE _op <> {literal(DELETE)}"
     )
+    if by_bits:
+        session.connection.remove_function(_BITS)  # a function is not the session's alone
 
 
 def segments() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +87,7 @@ class HttpConnection(dg.ConfigurableResource):
         import ssl
 
         try:
-            return ssl.create_default_context(cafile=self.ca_file) if self.ca_file else _usual_context()
+            return ssl.create_default_context(cafile=self.ca_file) if self.ca_file else _usual_context(*_named())
         except (OSError, ssl.SSLError) as error:
             raise ConfigurationError(f"{self.ca_file} cannot be used: {error}", where="ca_file") from error
 
@@ -121,7 +123,13 @@ class HttpConnection(dg.ConfigurableResource):
         return True
 
 
-def _usual_context() -> ssl.SSLContext:
+def _named() -> tuple[str | None, str | None]:
+    return os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+
+
+@functools.cache
+def _usual_context(file: str | None, folder: str | None) -> ssl.SSLContext:  # noqa: ARG001 - httpx looks there itself
+    """Return what trusts the usual authorities; to read them all takes 20 ms, so clients share it."""
     import httpx
 
     return httpx.create_ssl_context()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from etl_resources.delta.storage import is_local
+from etl_resources.engines.kept import database
 from etl_resources.exceptions import EngineError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def literal(text: str) -> str:
 
 
 class DuckDB(dg.ConfigurableResource):
-    """Settings of the engine; every `session` is a fresh in-memory database of its own."""
+    """Settings of the engine; every `session` has an empty in-memory database of its own."""
 
     memory_limit: str = Field(default="2GB", description="What DuckDB may keep in memory before it spills to disk.")
     threads: int | None = Field(default=None, description="Threads per session; default: one per core.")
@@ -41,24 +41,12 @@ class DuckDB(dg.ConfigurableResource):
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """Open a session; its spill files go when it ends."""
-        import duckdb
-
-        with tempfile.TemporaryDirectory(prefix="etl-duckdb-", dir=self.temp_directory) as spill:
-            config: dict[str, Any] = {
-                "memory_limit": self.memory_limit,
-                "temp_directory": spill,
-                "preserve_insertion_order": False,
-            }
-            if self.threads is not None:
-                config["threads"] = self.threads
-            connection = duckdb.connect(config=config)
-            try:
-                # As a setting of the connection DuckDB 2.0 would try to download the zone data that it already has.
-                connection.execute("SET TimeZone = 'UTC'")
-                yield Session(connection)
-            finally:
-                connection.close()
+        """Open a session; what it made, and its spill files, go when it ends."""
+        config: dict[str, Any] = {"memory_limit": self.memory_limit, "preserve_insertion_order": False}
+        if self.threads is not None:
+            config["threads"] = self.threads
+        with database(self.temp_directory, config) as connection:
+            yield Session(connection)
 
 
 class Session:

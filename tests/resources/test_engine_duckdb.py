@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
 
 from etl_resources.engines.duckdb import DuckDB, Session, literal, quote
+from etl_resources.engines.kept import close_waiting
 from etl_resources.exceptions import EngineError
 from etl_resources.lake import Commit, Handle, Lake, LakeTable
 
@@ -142,7 +147,84 @@ def test_what_does_not_fit_into_memory_goes_to_disk_and_is_gone_afterwards(tmp_p
         )
         assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) > 10**7
         assert session.execute("SELECT count(*), count(DISTINCT id) FROM big") == [(3_000_000, 3_000_000)]
+    assert [file for file in tmp_path.rglob("*") if file.is_file() and file.stat().st_size] == []
+    close_waiting()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_session_finds_nothing_of_the_one_before() -> None:
+    engine = DuckDB(threads=1)
+    with engine.session() as session:
+        database = _address(session)
+        session.execute("CREATE TABLE kept AS SELECT 1 AS a")
+        session.execute("CREATE TEMP TABLE passing AS SELECT 1 AS a")
+        session.view("shown", "kept")
+        session.connection.register("arrow", pa.table({"a": [1]}))
+        session.execute("ATTACH ':memory:' AS silver")
+        session.execute("CREATE SCHEMA silver.shop")
+    with engine.session() as session:
+        assert _address(session) == database, "the second session was to get the database of the first"
+        assert session.execute("SELECT table_name FROM information_schema.tables") == []
+        assert session.execute("SELECT database_name FROM duckdb_databases() WHERE NOT internal ORDER BY 1") == [
+            ("memory",), ("session",)
+        ]  # fmt: skip
+        for name in ("kept", "passing", "shown", "arrow", "silver.shop.orders"):
+            with pytest.raises(EngineError, match="does not exist"):
+                session.execute(f"SELECT * FROM {name}")
+
+
+def test_sessions_at_the_same_time_do_not_see_each_other() -> None:
+    engine = DuckDB(threads=1)
+    with engine.session() as one, engine.session() as other:
+        one.execute("CREATE TABLE t AS SELECT 1 AS a")
+        other.execute("CREATE TABLE t AS SELECT 2 AS a")
+        assert (one.execute("FROM t"), other.execute("FROM t")) == ([(1,)], [(2,)])
+
+
+def test_after_an_error_a_session_begins_anew() -> None:
+    engine = DuckDB(threads=1)
+    with pytest.raises(EngineError), engine.session() as session:  # noqa: PT012 - the error ends the session
+        session.execute("SET memory_limit = '20MB'")
+        before = _address(session)
+        session.execute("SELECT no_such_column")
+    with engine.session() as session:
+        assert _address(session) != before
+        assert session.execute("SELECT current_setting('memory_limit')") != [("19.0 MiB",)]
+
+
+def test_memory_is_given_back_after_a_large_session() -> None:
+    engine = DuckDB(threads=1)
+    process = psutil.Process()
+    with engine.session() as session:
+        before = process.memory_info().rss
+        session.execute("CREATE TEMP TABLE big AS SELECT md5(range::VARCHAR) AS text FROM range(5_000_000)")
+        assert process.memory_info().rss - before > 128 << 20
+    assert process.memory_info().rss - before < 96 << 20
+
+
+def test_a_forked_process_opens_its_own(tmp_path: Path) -> None:
+    """Threads do not come along: a database that was open would hang in the child."""
+    engine = DuckDB(threads=2)
+    with engine.session() as session:
+        session.execute("SELECT 1")
+    child = os.fork()
+    if child == 0:
+        with engine.session() as session:
+            found = session.execute("SELECT count(*) FROM range(1_000_000)")
+        close_waiting()  # which waits for the threads
+        os._exit(0 if found == [(1_000_000,)] else 1)
+    deadline = time.monotonic() + 30
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended == (child, 0)
+
+
+def _address(session: Session) -> object:
+    """Return what tells one database from another: the folder into which it spills."""
+    return session.execute("SELECT current_setting('temp_directory')")
 
 
 def test_results_come_in_batches() -> None:

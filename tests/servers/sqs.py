@@ -79,9 +79,11 @@ def _client(endpoint: str) -> Any:
     )
 
 
-# Its own clock goes by way of dates, for every message it looks at.
+# Its own clock goes by way of dates, for every message it looks at. A deletion writes the list of all messages anew:
+# without a switch of threads in between, two at a time do not bring back what the other deleted.
 _SERVER = (
     "import sys, time, moto.sqs.models as m; m.unix_time_millis = lambda _=None: time.time() * 1000;"
+    " sys.setswitchinterval(60);"
     " from moto.server import main; main(sys.argv[1:])"
 )
 
