@@ -74,7 +74,7 @@ class Folder:
         try:
             yield self._next
         finally:
-            shutil.rmtree(self._next, ignore_errors=True)
+            _discard(self._next)
 
     def show(self, commits: Commits) -> None:
         """Make the staged folder, completed by the files that stay, the folder that readers see."""
@@ -89,15 +89,20 @@ class Folder:
         else:
             self._next.rename(self.path)
         _sync(self.path.parent)
-        # First what tells a reader that is still in the old folder what must be in it: it finds an error, not a part.
-        (self._old / COMMITS).unlink(missing_ok=True)
-        shutil.rmtree(self._old, ignore_errors=True)
+        for replaced in (self._next, self._old):  # whichever it is called now
+            _discard(replaced)
 
     def _recover(self) -> None:
         if self._old.exists() and not self.path.exists():
             self._old.rename(self.path)
         for leftover in (self._next, self._old):
-            shutil.rmtree(leftover, ignore_errors=True)
+            _discard(leftover)
+
+
+def _discard(folder: Path) -> None:
+    """Remove a folder that readers may still be in: without what tells them its files, they find an error, not a part."""
+    (folder / COMMITS).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -46,13 +46,13 @@ def test_something_new_does_not_wait_for_the_back_off() -> None:
 
 
 def test_a_thousand_sources_are_looked_at_in_one_tick() -> None:
+    """Side by side: each takes 5 ms here, so one after the other would take five seconds, and a tick has 1.5."""
+
     def latest() -> dict[str, int]:
-        time.sleep(0.01)
+        time.sleep(0.005)
         return {"rows": 1}
 
-    began = time.monotonic()
     looked = look({str(n): latest for n in range(1000)}, None)
-    assert time.monotonic() - began < 2
     assert (len(looked.found), looked.failed, looked.left) == (1000, {}, [])
 
 

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -102,6 +103,24 @@ def test_readers_never_see_an_empty_or_mixed_folder(tmp_path: Path) -> None:
         reader.join()
     assert wrong == []
     assert looks[0] > 20
+
+
+def test_a_folder_that_is_replaced_loses_first_what_names_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader who has it open finds an error then, and not the files that happen to be left."""
+    rmtree, removed = shutil.rmtree, []
+
+    def watched(folder: Path, **more: Any) -> None:
+        if folder.exists():
+            removed.append(sorted(file.name.partition("-")[0] for file in folder.iterdir()))
+        rmtree(folder, **more)
+
+    monkeypatch.setattr("etl_resources.files.folder.shutil.rmtree", watched)
+    path = tmp_path / "sales"
+    write(path, 1, rows(0, 3), "replace")
+    write(path, 2, rows(0, 3), "replace")
+    assert removed == [["gold"]]
 
 
 def _content(folder: int, name: str) -> bytes:
