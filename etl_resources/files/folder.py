@@ -100,7 +100,7 @@ class Folder:
 
 
 def _discard(folder: Path) -> None:
-    """Remove a folder that readers may still be in: without what tells them its files, they find an error, not a part."""
+    """Remove a folder. A reader that is still in it finds an error, not a part: what names its files goes first."""
     (folder / COMMITS).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
