@@ -35,6 +35,7 @@ class ErrorWriter:
         self.attempt = f"{run.run_id}:{uuid4().hex[:8]}"
         self._staged: Staging | None = None
         self._handle: Handle | None = None
+        self._newest: Handle | None = None
 
     def stage(self, rows: pa.Table) -> None:
         """Keep rows of `error_schema()` for the next `commit`, on disk."""
@@ -65,7 +66,7 @@ class ErrorWriter:
             ConcurrentCommitError: another run is writing errors of the same table at this moment.
         """
         self._check(rows)
-        handle = self.errors.table.open()
+        handle = self._open()
         attempts = handle.committed(self._attempts) if handle is not None else 0
         clean = attempts <= self._settled(data, handle)
         if self._staged is not None:
@@ -98,12 +99,12 @@ class ErrorWriter:
 
     def ever(self) -> bool:
         """Tell, by a look at the log alone, whether errors of this table were ever committed."""
-        handle = self.errors.table.open()
+        handle = self._open()
         return handle is not None and handle.committed(self._attempts) > 0
 
     def settle(self, data: Handle | None) -> None:
         """Withdraw what overtaken or killed attempts at the newest piece of work wrote; cheap if there were none."""
-        handle = self.errors.table.open()
+        handle = self._open()
         if data is None or handle is None:
             return
         if handle.committed(self._attempts) <= self._settled(data, handle):
@@ -114,7 +115,7 @@ class ErrorWriter:
 
     def settle_as(self, number: int, winner: str) -> None:
         """Withdraw what other attempts than `winner` wrote for piece of work `number`."""
-        handle = self.errors.table.open()
+        handle = self._open()
         attempts = handle.committed(self._attempts) if handle is not None else 0
         if handle is None or attempts <= handle.committed(self._settled_mark):
             return
@@ -160,6 +161,11 @@ class ErrorWriter:
         if len(ids):
             rows = newest(self.errors.events({"asset": self.app_id}, ids=ids))
             self.errors.close(rows, status, note, self.run)
+
+    def _open(self) -> Handle | None:
+        """Return the errors as they are now; None: there were never any."""
+        self._newest = self._newest.refresh() if self._newest is not None else self.errors.table.open()
+        return self._newest
 
     @property
     def _attempts(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ from etl_assets.error_writer import ErrorWriter
 from etl_assets.partitions import Part
 from etl_assets.provenance import identified, with_provenance
 from etl_assets.run import Run
+from etl_resources.exceptions import EtlError
 from etl_resources.lake import Commit, Handle
 from etl_resources.source import Batch, Position
 from etl_resources.write_behind import WriteBehind
@@ -24,8 +27,11 @@ if TYPE_CHECKING:
     from etl_assets.bronze import Bronze
     from etl_resources.delta.staging import Staging
 
+_log = logging.getLogger(__name__)
 BEHIND = 1
 """Batches that the writer may be behind the source."""
+LEDGER_SECONDS = 5.0
+"""For how long the ledger may be behind the commits of a run; what a killed run left out, the next one copies."""
 REPEATED = "delivered_before"
 """What a queue or a log delivered again, and the source recognised."""
 
@@ -69,9 +75,11 @@ class Landing:
         self.version: int | None = None
         self.piece: Piece | None = None
         self.read_before = 0
+        self._copied_at = time.monotonic()
 
     def landed(self) -> Landed:
-        """Return what has been committed so far."""
+        """Copy the accounts into the ledger; returns what has been committed."""
+        self._copy_accounts()
         return Landed(self.account, tuple(self.batches), self.version)
 
     def prepare(self, schema: pa.Schema) -> Handle:
@@ -120,12 +128,17 @@ class Landing:
         self.piece.unchanged += rows
 
     def discard(self) -> None:
-        """Give up what is staged."""
+        """Give up what is staged, because of an error; what was committed before stays, and is accounted for."""
         if self.piece is not None:
             self.piece.behind.close()
             self.piece.staged.discard()
             self.piece = None
         self.errors.discard()
+        try:
+            self._copy_accounts()
+        except EtlError as error:
+            # The error that is on its way says more, and the next run copies them first of all.
+            _log.warning("the accounts of %s were not copied: %s", self.bronze.table.name, error)
 
     def commit(
         self,
@@ -174,9 +187,16 @@ class Landing:
         self.batches.append(self.number)
         self.number += 1
         self.run.point("bronze:after_commit")
-        bronze.ledger.copy(self.handle, bronze.app_id)
         self.errors.settle(self.handle)
         self.account = total
+        if time.monotonic() - self._copied_at > LEDGER_SECONDS:
+            self._copy_accounts()
+
+    def _copy_accounts(self) -> None:
+        """Bring the ledger up to date; it is a table with a commit of its own, as dear as that of the rows."""
+        if self.handle is not None and self.batches:
+            self.bronze.ledger.copy(self.handle, self.bronze.app_id)
+            self._copied_at = time.monotonic()
 
     def _account(self, piece: Piece | None) -> RowAccount:
         if piece is None:

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from etl_assets.silver import Silver
-    from etl_assets.silver_removals import find_removals
-from etl_assets.silver_work import Work
+    from etl_assets.silver_work import Work
 
 POSITION = "_pos"
 """Provenance column of tables that follow a change log: where in it the row was written."""

@@ -42,6 +42,8 @@ class Handle:
     def __init__(self, delta: DeltaTable, table: LakeTable) -> None:
         self.delta = delta
         self.table = table
+        self._committed: dict[str, int] = {}
+        self._committed_as_of = -1
 
     def refresh(self) -> Handle:
         """Go on to the newest version of the table: after a commit, when all has been decided; returns itself."""
@@ -61,7 +63,12 @@ class Handle:
 
     def committed(self, app_id: str) -> int:
         """Return the number of the last commit under `app_id`, 0 if there is none."""
-        return self.delta.transaction_version(app_id) or 0
+        # For each answer delta-rs reads the log since its last checkpoint.
+        if self._committed_as_of != self.version:
+            self._committed, self._committed_as_of = {}, self.version
+        if app_id not in self._committed:
+            self._committed[app_id] = self.delta.transaction_version(app_id) or 0
+        return self._committed[app_id]
 
     def rows(self) -> int:
         """Count the rows, out of the log."""
