@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 import warnings
@@ -56,9 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _guarded([word for word in typed if word != "--debug"])
 
 
+@functools.cache
+def _command() -> click.Command:
+    """Return what the words are parsed with; making it takes longer than many a command."""
+    return typer.main.get_command(app)
+
+
 def _guarded(typed: list[str]) -> int:
     try:
-        result = app(typed, standalone_mode=False)
+        result = _command()(typed, standalone_mode=False)
     except click.UsageError as error:
         return _wrong_usage(error)
     except (KeyboardInterrupt, click.Abort):
