@@ -135,8 +135,10 @@ class Shop:
         spec = PublishSpec("shop", "totals", ("gold", "shop", "totals"), options, "replace")
         return Publisher(self.lake, self.engine, spec).publish(self.target, run).account
 
-    def run(self, name: str, batches: int, *, replays: bool = False, start: str = "bronze") -> None:
-        """Run every stage from `start` on; the source has so many batches now."""
+    def run(
+        self, name: str, batches: int, *, replays: bool = False, start: str = "bronze", end: str = "publish"
+    ) -> None:
+        """Run every stage from `start` to `end`; the source has so many batches now."""
         run = Run(name)
         stages = {
             "bronze": lambda: self.land(run, batches),
@@ -145,7 +147,7 @@ class Shop:
             "gold": lambda: self.build(run),
             "publish": lambda: self.publish(run),
         }
-        for stage in list(stages)[list(stages).index(start) :]:
+        for stage in STAGES[STAGES.index(start) : STAGES.index(end) + 1]:
             stages[stage]()
 
     def state(self) -> dict[str, Any]:
@@ -196,13 +198,16 @@ class Shop:
         return found
 
 
+STAGES = ("bronze", "silver", "replay", "gold", "publish")
 LEFT_OUT = ("run_id", "record", "committed_at", "delta_version")
 TABLES = (("bronze", "shop", "customers"), ("silver", "shop", "customers"), ("gold", "shop", "totals"))
 
 
-def run_shop(folder: str, name: str, batches: int, lenient: bool = False, replays: bool = False) -> None:
-    """Run the pipeline once, in another process."""
-    Shop(folder, lenient=lenient).run(name, batches, replays=replays)
+def run_shop(
+    folder: str, name: str, batches: int, lenient: bool = False, replays: bool = False, start: str = "bronze"
+) -> None:
+    """Run the pipeline once, from a stage on, in another process."""
+    Shop(folder, lenient=lenient).run(name, batches, replays=replays, start=start)
 
 
 def rebuild(folder: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,10 @@ from etl_resources.exceptions import RowsNotConservedError
 from etl_resources.lake import LakeTable
 from tests.assets.doubles import new_run
 from tests.assets.test_captured_silver import LENIENT, STRICT, Table, event, random_transaction
+from tests.forks import KILLED, Forks, forking
 from tests.soaking import some
 
+__all__ = ["forking"]
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 
@@ -334,23 +334,18 @@ def test_an_error_whose_event_was_compacted_is_closed_by_a_replay(tmp_path: Path
     assert table.rows() == [(1, None, None)]
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from tests.assets.test_compaction import Table, squeeze
-squeeze(Table(Path(sys.argv[1])))
-"""
+def squeeze_there(folder: str) -> None:
+    """Compact in another process."""
+    squeeze(Table(Path(folder)))
 
 
 @pytest.mark.parametrize(("point", "left"), some([("before_commit", 3), ("after_commit", 2)], 1))
-def test_a_kill_leaves_the_old_or_the_new(tmp_path: Path, point: str, left: int) -> None:
+def test_a_kill_leaves_the_old_or_the_new(tmp_path: Path, forks: Forks, point: str, left: int) -> None:
     table = following(tmp_path)
     table.commit("insert", 1, "one").commit("update", 1, "uno").commit("insert", 2, "two")
     table.load()
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)], env={"ETL_KILL_AT": f"compaction:{point}"}, check=False
-    )
-    assert killed.returncode == -9
+    killed = forks.start(squeeze_there, env={"ETL_KILL_AT": f"compaction:{point}"}, folder=str(tmp_path))
+    assert killed.wait() == KILLED
     assert len(events(table)) == left
     table.commit("delete", 2)
     table.load()

@@ -6,19 +6,19 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.assets.shop import Shop, rebuild, run_shop
+from tests.assets.shop import STAGES, Shop, rebuild, run_shop
 from tests.forks import KILLED, Forks, forking
 from tests.soaking import SOAK
 
 __all__ = ["forking"]
 BATCHES = 3
-KILLS = 50 if SOAK else 8
+KILLS = 50 if SOAK else 6
 """`make soak` kills more often."""
 POINTS = [
     "bronze:before_errors",
@@ -47,38 +47,47 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@dataclass
+class Calm:
+    """A run with two more batches, by lenient rules and with a replay, that nobody killed."""
+
+    before: dict[str, Path]
+    """Stage -> the lake and the target as they were before it."""
+    state: dict[str, Any]
+    """What it made of them in the end."""
+
+
 @pytest.fixture(scope="module")
-def undisturbed(loaded: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a run with two more batches, by lenient rules and with a replay, makes of it."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "shop"
-    shutil.copytree(loaded, folder)
-    shop = Shop(str(folder), lenient=True)
-    shop.run("second", BATCHES, replays=True)
-    return shop.state()
-
-
-@pytest.fixture
-def folder(loaded: Path, tmp_path: Path) -> Iterator[str]:
-    """A copy of the lake."""
-    shutil.copytree(loaded, tmp_path / "shop")
-    yield str(tmp_path / "shop")
-    shutil.rmtree(tmp_path / "shop")
+def undisturbed(loaded: Path, tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    """A run never killed, kept before each of its stages."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    shutil.copytree(loaded, folder / "shop")
+    shop = Shop(str(folder / "shop"), lenient=True)
+    before = {stage: folder / stage for stage in STAGES}
+    for stage, copy in before.items():
+        shutil.copytree(folder / "shop", copy)
+        shop.run("second", BATCHES, replays=True, start=stage, end=stage)
+    return Calm(before, shop.state())
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_kill_at_any_boundary_is_repaired_by_running_again(
-    point: str, folder: str, undisturbed: dict[str, Any], forks: Forks
+    point: str, tmp_path: Path, undisturbed: Calm, forks: Forks
 ) -> None:
-    arguments = {"folder": folder, "name": "killed", "batches": BATCHES, "lenient": True, "replays": True}
+    stage = point.partition(":")[0]
+    shutil.copytree(undisturbed.before[stage], tmp_path / "shop")
+    again: dict[str, Any] = {"batches": BATCHES, "replays": True, "start": stage}
+    arguments = {"folder": str(tmp_path / "shop"), "name": "killed", "lenient": True, **again}
     assert forks.start(run_shop, env={"ETL_KILL_AT": point}, **arguments).wait() == KILLED
-    shop = Shop(folder, lenient=True)
-    shop.run("again", BATCHES, replays=True, start=point.partition(":")[0])
+    shop = Shop(str(tmp_path / "shop"), lenient=True)
+    shop.run("again", **again)
     state = shop.state()
+    shutil.rmtree(tmp_path / "shop")
     if point == "replay:before_close":
         _drop_second_replay(state["accounts"]["silver/shop/customers"])
     if point == "gold:after_commit":
         _drop_second_build(state)
-    for what, value in undisturbed.items():
+    for what, value in undisturbed.state.items():
         assert state[what] == value, what
 
 
@@ -147,12 +156,16 @@ def _balanced(account: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("point", ["silver:before_commit", "silver:after_commit"])
-def test_errors_that_the_repetition_does_not_find_are_withdrawn(point: str, folder: str, forks: Forks) -> None:
+def test_errors_that_the_repetition_does_not_find_are_withdrawn(
+    point: str, tmp_path: Path, undisturbed: Calm, forks: Forks
+) -> None:
     """Killed after its errors were written; then the code changed, and finds other errors."""
-    arguments = {"folder": folder, "name": "killed", "batches": BATCHES}
+    shutil.copytree(undisturbed.before["silver"], tmp_path / "shop")
+    folder = str(tmp_path / "shop")
+    arguments = {"folder": folder, "name": "killed", "batches": BATCHES, "start": "silver"}
     assert forks.start(run_shop, env={"ETL_KILL_AT": point}, **arguments).wait() == KILLED
     shop = Shop(folder, lenient=True)
-    shop.run("again", BATCHES, start="silver")
+    shop.run("again", BATCHES, start="silver", end="silver")
     found = [error.split("'")[1] for error in shop.errors(layers=("silver",))]
     withdrawn = [error.split("'")[1] for error in shop.errors("withdrawn", layers=("silver",))]
     rejected = sum(sum(json.loads(a["rejected"]).values()) for a in shop.accounts()["silver/shop/customers"])
@@ -165,13 +178,17 @@ def test_errors_that_the_repetition_does_not_find_are_withdrawn(point: str, fold
         assert set(ages) <= set(found), "the data of the killed run are there, and so are its errors"
 
 
-def test_an_error_that_was_open_before_a_killed_rebuild_is_open_after_it(folder: str, forks: Forks) -> None:
+def test_an_error_that_was_open_before_a_killed_rebuild_is_open_after_it(
+    loaded: Path, tmp_path: Path, forks: Forks
+) -> None:
     """The killed rebuild judged the same rows again; what it wrote is taken back, not what was there before it."""
+    shutil.copytree(loaded, tmp_path / "shop")
+    folder = str(tmp_path / "shop")
     shop = Shop(folder)
     before = shop.errors(layers=("silver",))
     assert before
     assert forks.start(rebuild, env={"ETL_KILL_AT": "silver:before_commit"}, folder=folder).wait() == KILLED
-    shop.run("normal", 2)
+    shop.run("normal", 2, end="silver")
     assert set(before) <= set(shop.errors(layers=("silver",)))
     rejected = sum(sum(json.loads(a["rejected"]).values()) for a in shop.accounts()["silver/shop/customers"])
     assert len(shop.errors(layers=("silver",))) == rejected
