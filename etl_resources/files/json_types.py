@@ -224,7 +224,7 @@ def _fit_scalar(value: Any, kind: pa.DataType, path: str) -> Any:
     number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
     if types.is_boolean(kind) and isinstance(value, bool):
         return value
-    if types.is_int64(kind) and number and abs(value) < 2**63 and value == int(value):  # NaN is not smaller
+    if types.is_int64(kind) and number and -(2**63) <= value < 2**63 and value == int(value):  # NaN is neither
         return int(value)
     if types.is_floating(kind) and number and (isinstance(value, float) or exact_as_float(str(value))):
         return float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -78,17 +79,27 @@ TYPE_CASES = (
     ),
 )
 
+
+def side_by_side(cases: Iterable[TypeCase]) -> pa.Table:
+    """Return one table with a column of its own, `value_<name>`, for every case; nulls stand behind its values."""
+    listed = list(cases)
+    rows = max(len(case.values) for case in listed)
+    columns = {f"value_{c.name}": pa.array([*c.values, *[None] * (rows - len(c.values))], c.type) for c in listed}
+    return pa.table({"id": pa.array(range(rows), pa.int64()), **columns})
+
+
 MANY_SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string()), ("amount", pa.float64()), ("note", pa.string())])
 
 
-def many_rows(rows: int, *, first: int = 0) -> pa.Table:
-    """Return `rows` rows of about 90 bytes, `id` from `first` on; made without a Python object per row."""
+def many_rows(rows: int, *, first: int = 0, more: int = 0) -> pa.Table:
+    """Return `rows` rows of about 90 bytes and `more`, `id` from `first` on; made without a Python object per row."""
     import pyarrow.compute as pc
 
     ids = pa.array(range(first, first + rows), pa.int64()) if rows < 1000 else pc.add(_count(rows), first)
     digits = pc.cast(ids, pa.string())
     name = pc.binary_join_element_wise(pa.scalar("customer number"), digits, " ")
-    note = pc.binary_join_element_wise(pa.scalar("a note of some length for row"), digits, digits, " ")
+    filled = pa.scalar("a note of some length for row" + " and more" * (more // 9))
+    note = pc.binary_join_element_wise(filled, digits, digits, " ")
     amount = pc.divide(pc.cast(ids, pa.float64()), 8.0)
     return pa.table([ids, name, amount, note], schema=MANY_SCHEMA)
 

@@ -31,8 +31,12 @@ class SourceHarness(ABC):
     """Gaps of this variant (a file format, say), beside those that the source itself declares."""
     soak: ClassVar[frozenset[str]] = frozenset()
     """Cases that take too long for `make test` here, `*` for all; `make soak` runs them."""
-    memory_rows: ClassVar[tuple[int, int]] = (150_000, 600_000)
+    types_in_one: ClassVar[bool] = False
+    """Whether the type cases can be columns of one stream, so that it is filled and read once for all of them."""
+    memory_rows: ClassVar[tuple[int, int]] = (10_000, 40_000)
     """Sizes whose peak memory is compared; a variant of what is already compared at full size may use less."""
+    memory_text: ClassVar[int] = 800
+    """How many letters each of these rows has besides: few rows that are long take as much, and less time."""
     away_rows: ClassVar[int] = 60_000
     """How many rows there are when the far end goes away: more than are on the way at any time."""
 
@@ -52,6 +56,10 @@ class SourceHarness(ABC):
     @abstractmethod
     def extend(self, name: str, data: pa.Table) -> None:
         """Let `data` arrive in the stream `name` after it has been filled."""
+
+    def has_gap(self, case: str) -> bool:
+        """Return whether the source or this variant of it declares that it cannot pass a case."""
+        return case in {*self.source_type.capabilities.gaps, *self.gaps}
 
     def received(self, case: TypeCase) -> pa.Array:
         """Return what bronze must get for the case: by default the same values in the same type."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from etl_resources.exceptions import CredentialsRejectedError, EtlError, NotFoundError
 from etl_resources.source import Batch, Position, Source, Stream
 
-from .cases import TypeCase, many_rows
+from .cases import TYPE_CASES, TypeCase, many_rows, side_by_side
 from .harness import SourceHarness
 from .memory import measure
 
@@ -41,11 +42,25 @@ def ids_of(batches: list[Batch]) -> list[int]:
     return [int(i) for b in batches for i in b.data.column("id").to_pylist()]
 
 
+def values_of(harness: SourceHarness, case: TypeCase) -> pa.ChunkedArray:
+    """Return what the harness reads of a case; one that it declares as a gap is read alone, so that only it fails."""
+    if harness.types_in_one and not harness.has_gap(f"types.{case.name}"):
+        return all_types(harness).column(f"value_{case.name}").slice(0, len(case.values))
+    source, stream = harness.fill(f"types_{case.name}", case.table())
+    return rows_of(read(source, stream)).sort_by([("id", "ascending")]).column("value")
+
+
+@functools.cache
+def all_types(harness: SourceHarness) -> pa.Table:
+    possible = [case for case in TYPE_CASES if not harness.has_gap(f"types.{case.name}")]
+    source, stream = harness.fill("types", side_by_side(possible))
+    return rows_of(read(source, stream)).sort_by([("id", "ascending")])
+
+
 @pytest.mark.case("types")
 def test_values_arrive_as_they_are(source_harness: SourceHarness, type_case: TypeCase) -> None:
     """No digit, zone, microsecond, byte or null is lost or made up."""
-    source, stream = source_harness.fill(f"types_{type_case.name}", type_case.table())
-    got = rows_of(read(source, stream)).sort_by([("id", "ascending")]).column("value").combine_chunks()
+    got = values_of(source_harness, type_case).combine_chunks()
     expected = source_harness.received(type_case)
     assert got.type == expected.type
     assert got.to_pylist() == expected.to_pylist()
@@ -74,24 +89,24 @@ def test_one_row_arrives_once(source_harness: SourceHarness) -> None:
 
 @pytest.mark.case("batches")
 def test_no_row_is_lost_or_doubled_between_batches(source_harness: SourceHarness) -> None:
-    source, stream = source_harness.fill("batches", many_rows(10_007))
+    source, stream = source_harness.fill("batches", many_rows(4_007))
     batches = read(source, stream, batch_rows=500)
     assert len(batches) > 1
-    assert sorted(ids_of(batches)) == list(range(10_007))
+    assert sorted(ids_of(batches)) == list(range(4_007))
 
 
 @pytest.mark.case("resume")
 def test_what_was_read_is_not_read_again_and_what_came_since_is(source_harness: SourceHarness) -> None:
     """Holds after the last batch, and after every batch in the middle that carries a position."""
-    source, stream = source_harness.fill("resume", many_rows(3000))
+    source, stream = source_harness.fill("resume", many_rows(1500))
     first = read(source, stream, batch_rows=500)
     end = first[-1].position
     assert ids_of(read(source, stream, end)) == [], "nothing new: nothing is read"
-    source_harness.extend("resume", many_rows(50, first=3000))
+    source_harness.extend("resume", many_rows(50, first=1500))
     for n, batch in enumerate(first):
         if batch.position is not None:
             resumed = ids_of(first[: n + 1]) + ids_of(read(source, stream, batch.position, batch_rows=500))
-            assert sorted(resumed) == list(range(3050)), f"resumed after batch {n}"
+            assert sorted(resumed) == list(range(1550)), f"resumed after batch {n}"
 
 
 @pytest.mark.case("bounded_memory")
@@ -99,8 +114,9 @@ def test_what_was_read_is_not_read_again_and_what_came_since_is(source_harness: 
 def test_memory_depends_on_the_batch_and_not_on_the_stream(source_harness: SourceHarness) -> None:
     """Peak memory of a stream is that of a quarter of it."""
     sizes = source_harness.memory_rows
-    opened = [source_harness.fill(f"memory_{rows}", many_rows(rows)) for rows in sizes]
-    few, many = measure(*opened, batch_rows=16_384)
+    more = source_harness.memory_text
+    opened = [source_harness.fill(f"memory_{rows}", many_rows(rows, more=more)) for rows in sizes]
+    few, many = measure(*opened, batch_rows=2_048 if more else 16_384)
     assert (few["rows"], many["rows"]) == (few["rows_read"], many["rows_read"]) == sizes
     assert many["growth_mb"] <= few["growth_mb"] * 1.2 + 12
 
@@ -145,8 +161,8 @@ def test_a_column_that_is_not_there_is_named(source_harness: SourceHarness) -> N
 @pytest.mark.case("abandoned")
 def test_a_read_that_is_abandoned_leaves_nothing_open(source_harness: SourceHarness) -> None:
     """A consumer may stop at any batch; the next read starts from its position as if nothing had been."""
-    source, stream = source_harness.fill("abandoned", many_rows(5000))
+    source, stream = source_harness.fill("abandoned", many_rows(2000))
     batches: Any = source.read(stream, None, batch_rows=500)
     next(batches)
     batches.close()
-    assert sorted(ids_of(read(source, stream))) == list(range(5000))
+    assert sorted(ids_of(read(source, stream))) == list(range(2000))

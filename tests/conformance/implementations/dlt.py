@@ -24,10 +24,12 @@ class DltHarness(SourceHarness):
     name: ClassVar[str] = "dlt"
     soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     source_type = DltSource
+    types_in_one = True
     gaps: ClassVar[dict[str, str]] = {
         "types.decimal_38_0": "Python's JSON gives dlt a number beyond 64 bits, which it writes as text",
     }
     memory_rows = (25_000, 75_000)
+    memory_text = 0
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{name}.jsonl"

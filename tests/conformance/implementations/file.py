@@ -42,6 +42,7 @@ def _copied(data: pa.Table, options: str) -> bytes:
 
 class _Files(SourceHarness):
     source_type = FileSource
+    types_in_one = True
     suffix: ClassVar[str]
     options: ClassVar[dict[str, Any]] = {}
 
@@ -142,6 +143,7 @@ class NdjsonFiles(_Json):
     name = "file-ndjson"
     suffix = ".ndjson"
     memory_rows = (200_000, 500_000)
+    memory_text = 0
     soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
 
     def encode(self, data: pa.Table) -> bytes:
@@ -183,6 +185,7 @@ class ParquetFiles(_Files):
 
     name = "file-parquet"
     suffix = ".parquet"
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
 
     def encode(self, data: pa.Table) -> bytes:
         sink = pa.BufferOutputStream()

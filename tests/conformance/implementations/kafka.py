@@ -27,7 +27,10 @@ class KafkaHarness(SourceHarness):
     name: ClassVar[str] = "kafka"
     soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     source_type = KafkaSource
+    types_in_one = True
     memory_rows = (60_000, 240_000)
+    memory_text = 0
+    away_rows = 15_000
 
     def start(self) -> None:
         os.environ[_PASSWORD] = "not the password"
@@ -76,7 +79,7 @@ class KafkaHarness(SourceHarness):
     @contextmanager
     def goes_away(self, name: str, data: pa.Table) -> Iterator[Opened]:
         self.fill(name, data)
-        with kafka_wire(self.kafka, stall_after=1_000_000) as wire:
+        with kafka_wire(self.kafka, stall_after=100_000) as wire:
             yield self._open(name, servers=f"127.0.0.1:{wire.port}")
 
 

@@ -46,7 +46,7 @@ class MysqlSourceHarness(SourceHarness):
     gaps: ClassVar[dict[str, str]] = {
         "types.timestamp_with_zone": "MySQL's TIMESTAMP begins in 1970: the case has a moment of 1969",
     }
-    memory_rows: ClassVar[tuple[int, int]] = (60_000, 240_000)
+    types_in_one = True
 
     def start(self) -> None:
         os.environ[_PASSWORD] = "not the password"

@@ -67,6 +67,7 @@ class _Server:
 class PostgresSourceHarness(_Server, SourceHarness):
     name: ClassVar[str] = "postgres"
     source_type = PostgresSource
+    types_in_one = True
 
     def _open(self, name: str, cursor: str = "id", **settings: Any) -> Opened:
         options = PostgresStreamOptions(type="postgres", table=name)

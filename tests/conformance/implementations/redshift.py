@@ -26,7 +26,9 @@ class RedshiftHarness(SourceHarness):
     name: ClassVar[str] = "redshift"
     soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     source_type = RedshiftSource
+    types_in_one = True
     memory_rows: ClassVar[tuple[int, int]] = (40_000, 160_000)
+    memory_text = 0
     options: ClassVar[dict[str, Any]] = {}
 
     def start(self) -> None:

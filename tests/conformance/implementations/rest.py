@@ -54,10 +54,12 @@ def json_received(case: TypeCase) -> pa.Array:
 
 class _Rest(SourceHarness):
     source_type = RestSource
+    types_in_one = True
     soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     style: ClassVar[str]
     options: ClassVar[dict[str, Any]]
     memory_rows = (30_000, 120_000)
+    memory_text = 0
 
     def start(self) -> None:
         self._stack = ExitStack()

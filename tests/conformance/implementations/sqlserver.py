@@ -37,8 +37,11 @@ def as_json_text(values: list[Any]) -> list[str | None]:
 
 class SqlServerSourceHarness(SourceHarness):
     name: ClassVar[str] = "sqlserver"
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     source_type = SqlServerSource
+    types_in_one = True
     memory_rows: ClassVar[tuple[int, int]] = (60_000, 240_000)
+    memory_text = 0
 
     def start(self) -> None:
         self.server: TdsServer = shared_tds()
