@@ -118,19 +118,36 @@ def _as_user() -> list[str]:
 
 @contextmanager
 def running_mysql(settings: dict[str, str] | None = None) -> Iterator[MysqlServer]:
-    """Give a fresh server and remove it afterwards. Takes about three seconds."""
+    """Give a fresh server, whose data are a copy of the first one's, and remove it afterwards."""
+    with _own_directory() as directory:
+        server = MysqlServer(directory, settings=settings)
+        subprocess.run(["cp", "-a", "--reflink=auto", _template(), server.data], check=True)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop(signal.SIGKILL)  # nothing of it is needed any more
+
+
+@contextmanager
+def _initialised() -> Iterator[Path]:
+    with _own_directory() as directory:
+        server = MysqlServer(directory)
+        server.initialise()
+        yield server.data
+
+
+@contextmanager
+def _own_directory() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="etl-mysql-"))
     if os.geteuid() == 0:
         user = pwd.getpwnam("mysql")
         os.chown(directory, user.pw_uid, user.pw_gid)
-    server = MysqlServer(directory, settings=settings)
     try:
-        server.initialise()
-        server.start()
-        yield server
+        yield directory
     finally:
-        server.stop()
         shutil.rmtree(directory, ignore_errors=True)
 
 
+_template = shared(_initialised)
 shared_mysql = shared(running_mysql)
