@@ -156,7 +156,7 @@ class Captured:
     """A lake with the bronze tables of a log."""
 
     def __init__(self, folder: Path, log: ListLog, *, budget: Budget = Budget()) -> None:  # noqa: B008 - frozen
-        self.log, self.lake, self.engine = log, Lake(uri=str(folder)), DuckDB()
+        self.log, self.lake, self.engine = log, Lake(uri=str(folder)), DuckDB(threads=1)
         self.budget = budget
 
     def capture(self) -> Capture:

@@ -14,6 +14,7 @@ from etl_assets.silver_replay import replay
 from etl_assets.transforms import parse_steps
 from tests.assets.doubles import new_run
 from tests.assets.log_double import Captured, Event, ListLog
+from tests.soaking import some
 
 COLUMNS = "id, name, big"
 
@@ -217,7 +218,7 @@ def random_transaction(chance: random.Random, rows: dict[Any, Event]) -> list[Ev
     return events
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 40))])
+@pytest.mark.parametrize("seed", some(range(40), 1))
 def test_silver_is_the_table_however_the_log_is_cut(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     table = Table(tmp_path)

@@ -215,9 +215,8 @@ def test_deletes_of_a_gap_are_found_in_a_compacted_log(table: Table) -> None:
 
 
 def test_rows_of_later_batches_in_the_same_file_stay_as_they_are(table: Table) -> None:
-    for number in range(4):
-        table.commit("insert", number, "old")
-        table.load()
+    table.commit("insert", 0, "old")
+    table.load()
     bronze = table.silver.bronze
     table.commit("update", 0, "new")
     table.load()
@@ -397,7 +396,7 @@ def spoiled(chance: random.Random, changes: list[Any], steps: list[Any] | None) 
 @pytest.mark.parametrize("steps", [pytest.param(None, marks=pytest.mark.soak), STRICT], ids=["plain", "rejecting"])
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 30))])
 def test_silver_never_shows_that_the_log_was_compacted(tmp_path: Path, seed: int, steps: list[Any] | None) -> None:
-    live_through(tmp_path, seed, steps, rounds=8 if seed else 4)
+    live_through(tmp_path, seed, steps, rounds=8 if seed else 3)
 
 
 def _drop_every_delete(silver: Silver, session: Any, bronze: Any, log: str) -> None:
@@ -409,16 +408,16 @@ MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
         compaction, "completed", lambda session, relation, *_: relation,
         lambda folder: test_a_value_that_a_kept_event_left_out_is_filled(following(folder)),
     ),
+    "every delete goes": (
+        compaction_keeping, "_drop_idle_deletes", _drop_every_delete,
+        test_a_delete_stays_that_outranks_another_key_of_the_source_with_the_same_key_in_silver,
+    ),
     "events that wait for a replay go": (
         compaction_keeping, "_find_rejected",
         lambda silver, session, upto: session.execute(
             "CREATE OR REPLACE TEMP TABLE rejected AS SELECT 0 AS batch, 0 AS row, true AS waits LIMIT 0"
         ),
         test_a_delete_stays_as_long_as_an_older_event_of_its_key_could_be_replayed,
-    ),
-    "every delete goes": (
-        compaction_keeping, "_drop_idle_deletes", _drop_every_delete,
-        test_a_delete_stays_that_outranks_another_key_of_the_source_with_the_same_key_in_silver,
     ),
     "truncations are forgotten": (
         compaction_keeping, "truncated_at", lambda *_: None,
@@ -435,7 +434,7 @@ MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", some(MUTANTS, 3))
+@pytest.mark.parametrize("name", some(MUTANTS, 2))
 def test_a_compaction_that_is_broken_on_purpose_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

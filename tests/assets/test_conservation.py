@@ -5,6 +5,7 @@ Each test loses rows on purpose where they pass from one hand to the next.
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -276,16 +277,19 @@ def publisher(shop: Shop) -> Publisher:
     return Publisher(shop.lake, shop.engine, spec)
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    """A pipeline that has been published once, with more to publish."""
-    shop = Shop(str(tmp_path))
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a pipeline that has been published once, with more to publish; for copies."""
+    shop = Shop(str(tmp_path_factory.mktemp("built")))
     shop.run("first", 1)
-    run = Run("second")
-    shop.land(run, 2)
-    shop.silver.refine(run)
-    shop.build(run)
-    return shop
+    shop.run("second", 2, end="gold")
+    return shop.folder
+
+
+@pytest.fixture
+def shop(built: Path, tmp_path: Path) -> Shop:
+    """A copy of it."""
+    return Shop(str(shutil.copytree(built, tmp_path, dirs_exist_ok=True)))
 
 
 def test_a_row_between_engine_and_target(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

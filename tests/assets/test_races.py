@@ -217,7 +217,7 @@ def test_a_gold_table_of_older_inputs_is_not_put_over_one_of_newer_inputs(tmp_pa
 
 def test_a_compaction_at_any_boundary_of_a_run_changes_nothing(tmp_path: Path) -> None:
     table = Table(tmp_path)
-    for number in range(3):
+    for number in range(2):
         table.load([{"id": number, "v": "old"}, {"id": None, "v": "bad"}])
     names = [("bronze", "test", "things"), ("silver", "test", "things"), ("ops", "errors"), ("ops", "accounts")]
 
@@ -225,18 +225,15 @@ def test_a_compaction_at_any_boundary_of_a_run_changes_nothing(tmp_path: Path) -
         for name in names:
             table.lake.table(*name).optimize()
 
-    points = ("bronze:before_errors", "bronze:before_commit", "silver:before_errors", "silver:before_commit")
-    for number, point in enumerate(points, start=2):
+    for number, point in enumerate(("before_errors", "before_commit"), start=2):
         table.source.give([{"id": number, "v": "new"}, {"id": 0, "v": str(number)}, {"id": None, "v": "bad"}])
-        table.bronze.land(table.source, Meanwhile(point, compact))
-        table.silver.refine(Meanwhile(point, compact))
-    assert [(row["id"], row["v"]) for row in table.rows()] == [
-        (0, "5"), (1, "old"), (2, "new"), (3, "new"), (4, "new"), (5, "new"),
-    ]  # fmt: skip
-    assert len(table.rows("bronze")) == 6 + 3 * 4
-    assert len(table.errors()) == 3 + 4
-    assert table.refine(full_refresh=True).account.read == 18
-    assert len(table.rows()) == 6
+        table.bronze.land(table.source, Meanwhile(f"bronze:{point}", compact))
+        table.silver.refine(Meanwhile(f"silver:{point}", compact))
+    assert [(row["id"], row["v"]) for row in table.rows()] == [(0, "3"), (1, "old"), (2, "new"), (3, "new")]
+    assert len(table.rows("bronze")) == 2 * 2 + 2 * 3
+    assert len(table.errors()) == 2 + 2
+    assert table.refine(full_refresh=True).account.read == 10
+    assert len(table.rows()) == 4
 
 
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
@@ -292,7 +289,7 @@ def try_days(folder: str, gate: str, days: list[int], mark: str) -> list[str]:
 
 def test_backfills_that_overlap_leave_every_day_once(tmp_path: Path, forks: Forks) -> None:
     gate = tmp_path / "gate"
-    plans = {"x": [0, 1, 2], "y": [2, 1, 3]}
+    plans = {"x": [0, 1], "y": [1, 2]}
     runs = [
         forks.start(try_days, folder=str(tmp_path), gate=str(gate), days=days, mark=mark)
         for mark, days in plans.items()
@@ -301,8 +298,8 @@ def test_backfills_that_overlap_leave_every_day_once(tmp_path: Path, forks: Fork
     messages = [message for run in runs for message in run.result()]
     assert all("nothing is lost or doubled" in message for message in messages)
     rows = Table(tmp_path).rows()
-    assert [row["id"] for row in rows] == [day * 100 + n for day in range(4) for n in range(4)]
-    for day in range(4):
+    assert [row["id"] for row in rows] == [day * 100 + n for day in range(3) for n in range(4)]
+    for day in range(3):
         marks = {row["v"].split("-")[2] for row in rows if row["id"] // 100 == day}
         assert len(marks) == 1, "a day is all of one reading"
 

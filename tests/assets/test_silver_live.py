@@ -16,6 +16,7 @@ from etl_resources.exceptions import ErrorBudgetExceededError, NotFoundError
 from tests.assets.doubles import ListSource, new_run
 from tests.assets.doubles import Table as Plain
 from tests.assets.test_captured_silver import COLUMNS, STRICT, Table, event, random_transaction
+from tests.soaking import some
 
 
 def seen(table: Table | Plain, columns: str = COLUMNS) -> list[tuple[Any, ...]]:
@@ -104,7 +105,7 @@ def test_what_would_be_rejected_is_left_out(tmp_path: Path) -> None:
     assert table.open_errors() == 0
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 40))])
+@pytest.mark.parametrize("seed", some(range(40), 1))
 def test_live_is_what_a_refining_makes(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     table = Table(tmp_path)
@@ -147,7 +148,7 @@ def test_what_a_refining_would_refuse_is_refused(tmp_path: Path) -> None:
         seen(strict)
 
 
-@pytest.mark.parametrize("mutant", ["nothing goes", "nothing comes"])
+@pytest.mark.parametrize("mutant", some(["nothing goes", "nothing comes"], 1))
 def test_a_merge_that_is_broken_on_purpose_is_found(table: Table, monkeypatch: pytest.MonkeyPatch, mutant: str) -> None:
     whole = silver_live._merged
 
