@@ -73,7 +73,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresSource
     made.stop()
 
 
-@pytest.mark.parametrize("type_case", some(TYPE_CASES, 4), ids=lambda one: one.name)
+@pytest.mark.parametrize("type_case", some(TYPE_CASES, 2), ids=lambda one: one.name)
 def test_every_type_of_the_conformance_suite(
     harness: PostgresSourceHarness, tmp_path: Path, type_case: TypeCase
 ) -> None:
@@ -106,7 +106,8 @@ ODD = [
     ("int8", "-5", "4294967291", "0", "4294967297"),
     ("timestamp", "'2000-01-01'", "'2000-01-01 01:11:34.967297'"),
     ("timestamptz", "'2000-01-01 00:00+00'", "'2000-01-01 01:11:34.967297+00'"),
-    ("text", "''", "NULL", "'NULL'", "'a'", "'A'", "'a '", "E'e\\u0301'", "'é'"),
+    ("text", "''", "NULL", "'NULL'", "'a'", "'A'"),
+    ("text", "'A'", "'a '", "E'e\\u0301'", "'é'"),
     ("char(3)", "'a'", "'b'", "''", "NULL"),
     ("interval", "'24 hours'", "'1 day'", "'1 mon'", "'30 days'"),
     ("jsonb", "'{\"a\": 1.0}'", "'{\"a\": 1.00}'", "'null'", "NULL"),
@@ -149,20 +150,18 @@ def test_values_that_are_equal_and_do_not_look_the_same(
     for at, (name, _, values) in enumerate(columns):
         case.do(f"INSERT INTO t (id, {name}) VALUES ({at}, {values[0]})")
     case.look()
-    for step in range(1, 9):
+    for step in range(1, max(len(values) for _, _, values in columns)):
         changed = [(at, name, values[step]) for at, (name, _, values) in enumerate(columns) if step < len(values)]
         for at, name, value in changed:
             case.do(f"UPDATE t SET {name} = {value} WHERE id = {at}")
-        if changed:
-            found = case.look()
-            newest = max(event[2] for event in case.table.events())
-            updated = {event[0] for event in case.table.events() if event[2] == newest}
-            assert updated == {at for at, _, _ in changed}, found
+        found, events = case.look(), case.table.events()
+        newest = max(event[2] for event in events)
+        assert {event[0] for event in events if event[2] == newest} == {at for at, _, _ in changed}, found
     assert case.look() == f"unchanged {len(columns)}"
 
 
 @pytest.mark.parametrize(
-    ("kind", "old", "new"), [("float8", "0", "'-0'"), ("int8", "-5", "4294967291"), ("numeric", "1", "-1")]
+    ("kind", "old", "new"), some([("float8", "0", "'-0'"), ("int8", "-5", "4294967291"), ("numeric", "1", "-1")], 1)
 )
 def test_hashing_columns_as_they_are_would_miss_changes(
     case: Case, monkeypatch: pytest.MonkeyPatch, kind: str, old: str, new: str
@@ -176,37 +175,41 @@ def test_hashing_columns_as_they_are_would_miss_changes(
 
 
 def test_only_what_has_changed_is_moved(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    case.do("CREATE TABLE t AS SELECT n AS id, repeat('x', 500) AS v FROM generate_series(1, 20000) n")
+    case.do("CREATE TABLE t AS SELECT n AS id, repeat('x', 500) AS v FROM generate_series(1, 8000) n")
     case.look()
-    case.do("UPDATE t SET v = 'changed' WHERE id % 1000 = 0")
+    case.do("UPDATE t SET v = 'changed' WHERE id % 400 = 0")
     with wire_to(case.server.port) as wire:
-        assert case.look(port=wire.port) == "inserted 20 + unchanged 19980"
-        assert wire.received < 1_000_000, "500 bytes a row would be ten times as much"
+        assert case.look(port=wire.port) == "inserted 20 + unchanged 7980"
+        assert wire.received < 400_000, "500 bytes a row would be ten times as much"
 
 
-@pytest.mark.parametrize(
-    ("kind", "keys"),
-    [
-        ("int4", [1, -2, 3]),
-        ("text", ["", '"', "\\", "'", "a,b", "{}", "NULL"]),
-        ("uuid", ["00000000-0000-0000-0000-000000000001"]),
-        ("numeric", ["1.0", "1.5"]),
-        ("timestamptz", ["2024-01-01 00:00:00.000001+00"]),
-        ("date", ["2024-02-29"]),
-        ("char(3)", ["a", "b"]),
-        ("bytea", [b"\x00", b"a"]),
-        ("float8", [0.1, 1.0]),
-    ],
-    ids=lambda one: one if isinstance(one, str) else "",
-)
-def test_rows_are_found_again_by_keys_of_any_type(case: Case, kind: str, keys: list[Any]) -> None:
-    case.do(f"CREATE TABLE t (id {kind} PRIMARY KEY, part int, v int)")
-    for key in keys:
-        case.client.execute("INSERT INTO t VALUES (%s, 1, 1)", [key])
-    case.look(("id", "part"))
+KEYS: dict[str, list[Any]] = {
+    "int4": [1, -2, 3],
+    "text": ["", '"', "\\", "'", "a,b", "{}", "NULL"],
+    "uuid": ["00000000-0000-0000-0000-000000000001"],
+    "numeric": ["1.0", "1.5"],
+    "timestamptz": ["2024-01-01 00:00:00.000001+00"],
+    "date": ["2024-02-29"],
+    "char(3)": ["a", "b"],
+    "bytea": [b"\x00", b"a"],
+    "float8": [0.1, 1.0],
+}
+
+
+@pytest.mark.parametrize("kinds", some([tuple(KEYS), *((kind,) for kind in KEYS)], 1), ids=" ".join)
+def test_rows_are_found_again_by_keys_of_any_type(case: Case, kinds: tuple[str, ...]) -> None:
+    """Of all types together: a part of the key that does not come back as it was hides every row."""
+    columns = [f"k{at}" for at in range(len(kinds))]
+    rows = max(len(KEYS[kind]) for kind in kinds)
+    declared = ", ".join(f"{name} {kind}" for name, kind in zip(columns, kinds, strict=True))
+    case.do(f"CREATE TABLE t ({declared}, part int, v int, PRIMARY KEY ({', '.join(columns)}))")
+    for row in range(rows):
+        values = [KEYS[kind][row % len(KEYS[kind])] for kind in kinds]
+        case.client.execute(f"INSERT INTO t VALUES ({', '.join('%s' for _ in kinds)}, 1, 1)", values)
+    case.look((*columns, "part"))
     case.do("UPDATE t SET v = 2")
-    assert case.look(("id", "part")) == f"inserted {len(keys)}"
-    assert case.look(("id", "part")) == f"unchanged {len(keys)}"
+    assert case.look((*columns, "part")) == f"inserted {rows}"
+    assert case.look((*columns, "part")) == f"unchanged {rows}"
 
 
 def test_duplicates_nulls_and_rows_that_cannot_be_read(case: Case) -> None:
@@ -285,7 +288,7 @@ def test_writers_that_go_on_are_seen_at_one_moment(case: Case, monkeypatch: pyte
     def write(seed: int) -> None:
         chance = random.Random(seed)
         with psycopg.connect(case.server.dsn(case.database)) as client:
-            while not stop.is_set():
+            while not stop.wait(0.001):
                 one, other = sorted(chance.sample(range(1, 201), 2))
                 client.execute("UPDATE t SET v = v - 1 WHERE id = %s", [one])
                 client.execute("UPDATE t SET v = v + 1 WHERE id = %s", [other])
@@ -295,7 +298,7 @@ def test_writers_that_go_on_are_seen_at_one_moment(case: Case, monkeypatch: pyte
     for thread in threads:
         thread.start()
     try:
-        for _ in range(3):
+        for _ in range(2):
             case.look()
             assert sum(row["v"] for row in case.table.state()) == 20_000
     finally:
