@@ -92,41 +92,38 @@ class PostgresConnection(dg.ConfigurableResource):
         return lifeline(client, self._conninfo(), self.resilience, self.address)
 
     @contextmanager
-    def session(self, *, watched: bool = False) -> Iterator[Session]:
+    def session(self) -> Iterator[Session]:
         """Give a session that moves Arrow record batches; transactions are begun and ended by statements.
 
-        With `watched`, a server that says nothing for `resilience.silence` seconds, and is not at work, is gone.
+        A server that says nothing for `resilience.silence` seconds, and is not at work, is gone.
 
         Raises:
             UnavailableError, CredentialsRejectedError, NotFoundError, ConfigurationError
         """
-        from adbc_driver_postgresql import dbapi
-
-        from etl_resources.postgres_errors import translated
-        from etl_resources.postgres_session import Session
-
-        def connect() -> dbapi.Connection:
-            with translated(self.address):
-                return dbapi.connect(self._conninfo(), autocommit=True)
-
-        def watch() -> Session:
-            from etl_resources.lifeline import Lifeline
-            from etl_resources.postgres_watch import at_work
-
-            policy = self.resilience
-            connection, line = Lifeline.of(connect, (self.host, self.port), policy.silence, self.address)
-            session = Session(connection, self.address, line.watched, line.close)
-            pid = int(session.value("SELECT pg_backend_pid()"))
-            line.at_work = at_work(self._conninfo(), pid, policy, self.address)
-            return session
-
-        def unwatched() -> Session:
-            return Session(connect(), self.address)
-
-        session = self.resilience.call(watch if watched else unwatched)
+        session = self.resilience.call(self._begin)
         try:
             if self.statement_timeout:
                 session.execute(f"SET statement_timeout = {round(self.statement_timeout * 1000)}")
             yield session
         finally:
             session.close()
+
+    def _begin(self) -> Session:
+        from adbc_driver_postgresql import dbapi
+
+        from etl_resources.lifeline import Lifeline
+        from etl_resources.postgres_errors import translated
+        from etl_resources.postgres_session import Session
+        from etl_resources.postgres_watch import at_work
+
+        def connect() -> dbapi.Connection:
+            with translated(self.address):
+                return dbapi.connect(self._conninfo(), autocommit=True)
+
+        policy = self.resilience
+        connection, line = Lifeline.of(connect, (self.host, self.port), policy.silence, self.address)
+        with translated(self.address), line.watched(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            ((pid,),) = cursor.fetchall()
+        line.at_work = at_work(self._conninfo(), pid, policy, self.address)
+        return Session(connection, self.address, line)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from etl_resources.exceptions import EtlError
@@ -13,25 +13,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from adbc_driver_postgresql import dbapi
 
+    from etl_resources.lifeline import Lifeline
+
 
 class Session:
     """One connection. Statements are SQL text whose names and values are already quoted.
 
-    Every wait for the server is inside of a `watched()`, and `closed` is called at the end.
+    Every wait for the server is watched by `line`, if there is one, which is let go of at the end.
     """
 
-    def __init__(
-        self,
-        connection: dbapi.Connection,
-        where: str,
-        watched: Callable[[], AbstractContextManager[None]] = nullcontext,
-        closed: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._connection, self.where, self._watched, self._closed = connection, where, watched, closed
+    def __init__(self, connection: dbapi.Connection, where: str, line: Lifeline | None = None) -> None:
+        self._connection, self.where, self._line = connection, where, line
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        with translated(self.where), self._watched():
+        with translated(self.where), nullcontext() if self._line is None else self._line.watched():
             yield
 
     def execute(self, statement: str) -> int:
@@ -119,4 +115,5 @@ class Session:
             with self._asking():
                 self._connection.close()
         finally:
-            self._closed()
+            if self._line is not None:
+                self._line.close()

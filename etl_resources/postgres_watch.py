@@ -37,8 +37,9 @@ def at_work(conninfo: str, pid: int, policy: Policy, where: str) -> Callable[[],
                         found = connection.execute(_AT_WORK, [pid]).fetchone()
                 finally:
                     line.close()
-        except EtlError:
-            return False
+        except EtlError as error:
+            # Except that a server that says that it has no connection to spare is there, and has work.
+            return "too many" in error.what
         return found is not None and bool(found[0])
 
     return ask

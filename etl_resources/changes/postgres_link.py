@@ -37,7 +37,7 @@ class Link:
     @cached_property
     def session(self) -> Session:
         """The connection that streams; opened when it is used first."""
-        session = self._stack.enter_context(self._connection.session(watched=True))
+        session = self._stack.enter_context(self._connection.session())
         # Keys are kept as text between two sessions.
         prepare(session)
         return session
