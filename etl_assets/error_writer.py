@@ -68,7 +68,7 @@ class ErrorWriter:
         self._check(rows)
         handle = self._open()
         attempts = handle.committed(self._attempts) if handle is not None else 0
-        clean = attempts <= self._settled(data, handle)
+        clean = attempts == 0 or attempts <= self._settled(data, handle)
         if self._staged is not None:
             assert handle is not None  # noqa: S101 - staging created it
             attempts += 1
