@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,17 +63,15 @@ class SqsConnection(dg.ConfigurableResource):
         Raises:
             ConfigurationError: a variable is not set, or the profile or region is none.
         """
-        boto3 = client("boto3", extra="aws")
+        core = client("botocore.session", extra="aws")
         from botocore.config import Config
+        from botocore.exceptions import NoCredentialsError
 
         with translated(self.address):
-            session = boto3.Session(
-                aws_access_key_id=self.access_key_id.reveal() if self.access_key_id else None,
-                aws_secret_access_key=self.secret_access_key.reveal() if self.secret_access_key else None,
-                aws_session_token=self.session_token.reveal() if self.session_token else None,
-                profile_name=self.profile,
-                region_name=self.region,
-            )
+            session = core.Session(profile=self.profile)
+            session.register_component("data_loader", _descriptions(session.get_config_variable("data_path")))
+            if self.session_token and not self.access_key_id:
+                raise NoCredentialsError  # botocore would leave the token out and take what else it finds
             config = Config(
                 connect_timeout=self.resilience.timeout,
                 # An answer to a long poll may take its time; silence is what comes on top of it.
@@ -80,7 +79,12 @@ class SqsConnection(dg.ConfigurableResource):
                 # Tried again by the policy that all clients share, and by nothing else.
                 retries={"total_max_attempts": 1}, max_pool_connections=connections,
             )  # fmt: skip
-            made = session.client("sqs", endpoint_url=self.endpoint, config=config, verify=self.ca_file)
+            made = session.create_client(
+                "sqs", region_name=self.region, endpoint_url=self.endpoint, config=config, verify=self.ca_file,
+                aws_access_key_id=self.access_key_id.reveal() if self.access_key_id else None,
+                aws_secret_access_key=self.secret_access_key.reveal() if self.secret_access_key else None,
+                aws_session_token=self.session_token.reveal() if self.session_token else None,
+            )  # fmt: skip
         try:
             yield made
         finally:
@@ -111,6 +115,14 @@ class SqsConnection(dg.ConfigurableResource):
         with self.client() as sqs:
             self.resilience.call(ask)
         return True
+
+
+@functools.cache
+def _descriptions(path: str | None) -> Any:
+    """Return what botocore knows of services: read once per process, as it takes longer than a request."""
+    from botocore.loaders import create_loader
+
+    return create_loader(path)
 
 
 @contextmanager

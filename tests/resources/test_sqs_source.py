@@ -136,7 +136,7 @@ def test_messages_stay_invisible_for_as_long_as_the_lake_takes(sqs: Sqs, queue: 
     sqs.send(queue, bodies(0, 5))
     batches = source(sqs).read(stream(queue, visibility_seconds=3, max_messages=5), None)
     next(batches)
-    for _ in range(10):
+    for _ in range(7):
         time.sleep(0.5)
         assert sqs.depth(queue) == (0, 5), "visible to others before it was committed"
     batches.close()  # type: ignore[attr-defined]

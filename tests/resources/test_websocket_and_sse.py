@@ -269,15 +269,15 @@ def test_silence_of_a_far_end_is_not_the_end_of_what_it_has(server: StreamServer
             began = time.monotonic()
             with pytest.raises(UnavailableError):
                 list(open_source(server, kind, wire.port, resilience=Policy(
-                    attempts=2, timeout=0.5, silence=0.5, first_wait=0.01)).read(what, None))  # fmt: skip
+                    attempts=2, timeout=0.25, silence=0.25, first_wait=0.01)).read(what, None))  # fmt: skip
             assert time.monotonic() - began < 10
 
 
 def test_heartbeats_keep_a_quiet_stream_open(server: StreamServer, kind: Kind) -> None:
     """SSE: comments. WebSocket: pongs and messages that are no records. Neither is an event."""
-    channel = prepare(server, kind, "quiet", messages=[], heartbeat=0.2)
-    threading.Timer(2, lambda: channel.messages.extend(records(0, 1))).start()
-    batches = list(open_source(server, kind).read(stream(kind, "quiet", idle_seconds=None, run_seconds=2.5), None))
+    channel = prepare(server, kind, "quiet", messages=[], heartbeat=0.1)
+    threading.Timer(1.3, lambda: channel.messages.extend(records(0, 1))).start()
+    batches = list(open_source(server, kind).read(stream(kind, "quiet", idle_seconds=None, run_seconds=1.8), None))
     assert ids(batches) == [0]
     assert len(channel.connected) == 1, "a second of silence would have ended the connection"
 
