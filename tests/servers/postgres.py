@@ -48,7 +48,7 @@ class PostgresServer:
             "listen_addresses": "127.0.0.1", "unix_socket_directories": str(directory), "wal_level": "logical",
             "max_replication_slots": "10", "max_wal_senders": "10", "max_prepared_transactions": "10", "fsync": "off",
             "shared_buffers": "128MB", "max_wal_size": "4GB", "log_line_prefix": "%m [%p] ",
-            "autovacuum": "off",  # it takes transaction numbers whenever it likes
+            "wal_init_zero": "off", "autovacuum": "off",  # the latter takes transaction numbers whenever it likes
             **(settings or {}),
         }  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
