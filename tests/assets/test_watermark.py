@@ -231,12 +231,12 @@ POINTS = ["bronze:before_commit", "bronze:after_commit", "watermark:after_commit
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_kill_is_made_good_by_the_next_run(tmp_path: Path, forks: Forks, point: str) -> None:
-    forks.start(followed, folder=str(tmp_path), ids=[1, 2, 3], gone=[]).result()
+    followed(str(tmp_path), [1, 2, 3], [])
     killed = forks.start(
         followed, env={"ETL_KILL_AT": point}, folder=str(tmp_path), ids=[1, 2, 3, 4, 5, 6, 7], gone=[2]
     )
     assert killed.wait() == KILLED
-    forks.start(followed, folder=str(tmp_path), ids=[1, 2, 3, 4, 5, 6, 7], gone=[2]).result()
+    followed(str(tmp_path), [1, 2, 3, 4, 5, 6, 7], [2])
     table = Followed(tmp_path)
     assert sorted(event[:2] for event in table.events()) == sorted(
         [*((id_, "read") for id_ in range(1, 8)), (2, "delete")]

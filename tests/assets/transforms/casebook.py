@@ -14,6 +14,7 @@ A file of `cases/` is named after a step and holds a list of groups, of two shap
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,9 +54,11 @@ class Group:
     values: bool = False
 
 
-def groups_of(path: Path) -> list[Group]:
+@functools.cache
+def groups_of(path: Path) -> tuple[Group, ...]:
     """Read a case file."""
-    return [_group(f"{path.stem}-{number}", raw) for number, raw in enumerate(yaml.safe_load(path.read_text("utf-8")))]
+    groups = yaml.load(path.read_text("utf-8"), yaml.CSafeLoader)
+    return tuple(_group(f"{path.stem}-{number}", raw) for number, raw in enumerate(groups))
 
 
 def _group(name: str, raw: Mapping[str, Any]) -> Group:
@@ -79,7 +82,7 @@ class Bench:
     """Runs steps over rows in DuckDB."""
 
     def __init__(self) -> None:
-        self.connection = duckdb.connect(":memory:")
+        self.connection = duckdb.connect(":memory:", config={"threads": 1})
         self.connection.execute("SET TimeZone='UTC'")
 
     def load(self, name: str, table: Table) -> ibis.Table:

@@ -62,15 +62,17 @@ def test_case_table_fails_when_the_step_does_nothing(bench: Bench, name: str, mo
     for path in paths:
         module, _, function = path.partition(":")
         monkeypatch.setattr(import_module(module), function, nothing)
-    failed = 0
-    for group in groups_of(CASES / f"{name}.yaml"):
+
+    def fails(group: Group) -> bool:
         try:
             check(bench, group)
         except AssertionError:
-            failed += 1
+            return True
         except Exception:  # noqa: BLE001 - a conversion that does nothing has another type than the query needs
-            failed += issubclass(kind, OnColumns)
-    assert failed
+            return issubclass(kind, OnColumns)
+        return False
+
+    assert any(map(fails, groups_of(CASES / f"{name}.yaml")))
 
 
 MUTANTS = {
