@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from etl_assets.capture import _Following
+from etl_resources.change_log import Boundary, Changes
 from etl_resources.engines.duckdb import DuckDB
 from etl_resources.lake import Lake
 from tests.assets.cli.conftest import Shop
@@ -36,6 +36,7 @@ attributes:
       capture: {{log: {log}}}
       key: [id]
 """
+COLUMNS = "id, customer, amount, note"
 
 
 class Case:
@@ -45,7 +46,7 @@ class Case:
         self.server: PostgresServer = shared_postgres()
         self.database = self.server.database()
         # The slots of a server share their names, whatever the database.
-        self.name = name = f"sales_{self.database}"
+        self.name = f"sales_{self.database}"
         server = self.server
         self.client = server.connect(self.database)
         self.client.execute(
@@ -57,7 +58,11 @@ class Case:
         self.shop = Shop(folder)
         connections = CONNECTIONS.format(port=server.port, database=self.database)
         self.shop.write("defs/connections/defs.yaml", connections)
-        self.shop.write(f"defs/{name}/defs.yaml", PIPELINE.format(name=name, log=log))
+        self.define(log)
+
+    def define(self, log: str = "{}") -> None:
+        """Follow the log with these settings from now on."""
+        self.shop.write(f"defs/{self.name}/defs.yaml", PIPELINE.format(name=self.name, log=log))
 
     def run(self, *arguments: str) -> Any:
         """Run the pipeline; it has to succeed."""
@@ -80,13 +85,15 @@ class Case:
 
     def agree(self) -> None:
         """Fail unless silver is what the database has."""
-        assert self.lake("silver", "orders", "id, customer, amount, note") == self.table("orders", "*")
+        assert self.lake("silver", "orders", COLUMNS) == self.table("orders", "*")
         assert self.lake("silver", "customers", "id, name") == self.table("customers", "*")
 
 
-@pytest.fixture
-def case(tmp_path: Path) -> Iterator[Case]:
-    made = Case(tmp_path)
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    """A pipeline that has run once; every test leaves silver as the database is."""
+    made = Case(tmp_path_factory.mktemp("case"))
+    made.run()
     yield made
     drop_slots(made.client)
 
@@ -98,9 +105,8 @@ def drop_slots(client: psycopg.Connection[Any]) -> None:
 
 
 def test_first_load_changes_deletes_and_a_new_run_that_has_nothing_to_do(case: Case) -> None:
-    case.run()
     case.agree()
-    case.client.execute("UPDATE orders SET amount = amount + 1 WHERE id <= 10")
+    case.client.execute("UPDATE orders SET amount = amount + 1 WHERE id > 10 AND id <= 20")
     with case.client.transaction():
         case.client.execute("DELETE FROM orders WHERE id > 45")
         case.client.execute("INSERT INTO customers VALUES (9, 'Zoe')")
@@ -115,12 +121,8 @@ def test_first_load_changes_deletes_and_a_new_run_that_has_nothing_to_do(case: C
     assert len(case.lake("bronze", "orders", "id")) == before
 
 
-def test_status_preflight_pause_resume_and_resnapshot(case: Case) -> None:
-    etl = case.shop.etl
-    before = etl("capture", "status", case.name, "--json").data
-    assert [one["state"] for one in before] == ["none"]
-    assert etl("capture", "preflight", case.name).code == 0
-    case.run()
+def test_status_pause_resume_and_resnapshot(case: Case) -> None:
+    etl, rows = case.shop.etl, len(case.table("orders", "id"))
     case.client.execute("UPDATE orders SET amount = 0 WHERE id = 1")
     (status,) = etl("capture", "status", case.name, "--json").data
     assert (status["state"], status["paused"]) == ("ok", False)
@@ -133,12 +135,11 @@ def test_status_preflight_pause_resume_and_resnapshot(case: Case) -> None:
     assert etl("capture", "resnapshot", case.name, "orders").code == 0
     assert etl("capture", "resnapshot", case.name, "nothing").code == 2
     tables = case.run()
-    assert tables["bronze/orders"]["inserted"] == 51
+    assert tables["bronze/orders"]["inserted"] == rows + 1
     case.agree()
 
 
 def test_a_slot_that_was_dropped_is_said_loudly_and_repaired_with_the_deletes_of_the_gap(case: Case) -> None:
-    case.run()
     drop_slots(case.client)
     case.client.execute("DELETE FROM orders WHERE id = 7; UPDATE orders SET amount = 1000 WHERE id = 8")
     assert case.shop.etl("capture", "status", case.name).code == 1
@@ -152,31 +153,38 @@ def test_a_slot_that_was_dropped_is_said_loudly_and_repaired_with_the_deletes_of
     assert swept == [(7, "delete", "resnapshot")]
 
 
-def test_a_table_without_identity_is_refused_before_the_application_suffers(case: Case) -> None:
+def test_a_continuous_run_takes_silver_along(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ended as soon as silver has followed two changes; its own time would be up long after."""
+    heard, changes = _Following._heard, 0
+    in_time: list[bool] = []
+
+    def change(self: _Following, items: Iterator[Changes | Boundary]) -> Iterator[Changes | Boundary]:
+        nonlocal changes
+        for item in heard(self, items):
+            yield item
+            if isinstance(item, Boundary) and case.lake("silver", "orders", COLUMNS) == case.table("orders", "*"):
+                if changes == 2:
+                    in_time.append(True)
+                    return
+                changes += 1
+                case.client.execute("UPDATE orders SET amount = amount + %s WHERE id <= 5", [changes])
+
+    monkeypatch.setattr(_Following, "_heard", change)
+    case.define("{mode: continuous, lasts: 90, every: 0.1}")
+    case.run()
+    case.define()
+    assert in_time
+    case.agree()
+
+
+def test_a_table_without_identity_is_refused_before_the_application_suffers(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    before = case.shop.etl("capture", "status", case.name, "--json").data
+    assert [one["state"] for one in before] == ["none"]
+    assert case.shop.etl("capture", "preflight", case.name).code == 0
     case.client.execute("ALTER TABLE orders DROP CONSTRAINT orders_pkey")
     told = case.shop.etl("capture", "preflight", case.name)
     assert told.code == 1
     assert "orders" in told.out
     assert case.shop.etl("run", case.name).code == 1
     case.client.execute("UPDATE orders SET amount = 0 WHERE id = 1")
-
-
-def test_a_continuous_run_takes_silver_along(tmp_path: Path) -> None:
-    made = Case(tmp_path, "{mode: continuous, lasts: 9, every: 0.1}")
-    done: list[Any] = []
-    run = threading.Thread(target=lambda: done.append(made.shop.etl("run", made.name, "--json")))
-    run.start()
-    try:
-        seen, deadline = False, time.monotonic() + 60
-        while run.is_alive() and time.monotonic() < deadline:
-            made.client.execute("UPDATE orders SET amount = amount + 1 WHERE id <= 10")
-            time.sleep(0.2)
-            seen = seen or any(row[0] > 1 for row in made.lake("silver", "orders", "_batch"))
-        run.join(30)
-        (ended,) = done
-        assert ended.code == 0, ended.out + ended.err
-        assert seen
-        assert made.shop.etl("run", made.name).code == 0
-        made.agree()
-    finally:
-        drop_slots(made.client)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,15 +20,23 @@ class Tomorrow(datetime):
         return super().now(tz) + timedelta(days=1)
 
 
-@pytest.fixture
-def case(tmp_path: Path) -> Iterator[Case]:
-    made = Case(tmp_path, "{compact_after_days: 0}")
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    """A pipeline that has run once."""
+    made = Case(tmp_path_factory.mktemp("case"))
+    made.run()
     yield made
     drop_slots(made.client)
 
 
+def test_a_table_without_a_policy_is_compacted_only_by_number(case: Case) -> None:
+    assert case.shop.etl("capture", "compact", case.name).code == 2
+    assert case.shop.etl("capture", "compact", case.name, "nothing", "--after-days", "0").code == 2
+    assert case.shop.etl("capture", "compact", case.name, "--after-days", "0").code == 0
+
+
 def test_a_run_compacts_what_is_closed_and_the_command_does_it_too(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    case.run()
+    case.define("{compact_after_days: 0}")
     case.client.execute("UPDATE orders SET amount = -1; UPDATE customers SET name = 'Eve' WHERE id = 1")
     case.run()
     assert len(case.lake("bronze", "orders", "id")) == 100
@@ -46,14 +53,3 @@ def test_a_run_compacts_what_is_closed_and_the_command_does_it_too(case: Case, m
     case.agree()
     shown = case.shop.etl("capture", "compact", case.name, "orders")
     assert "no further day with changes is closed" in " ".join(shown.out.split())
-
-
-def test_a_table_without_a_policy_is_compacted_only_by_number(tmp_path: Path) -> None:
-    case = Case(tmp_path)
-    try:
-        case.run()
-        assert case.shop.etl("capture", "compact", case.name).code == 2
-        assert case.shop.etl("capture", "compact", case.name, "nothing", "--after-days", "0").code == 2
-        assert case.shop.etl("capture", "compact", case.name, "--after-days", "0").code == 0
-    finally:
-        drop_slots(case.client)
