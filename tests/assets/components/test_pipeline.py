@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """A folder whose pipeline has run once, and what came of it; tests leave its data alone."""
+    """A folder whose pipeline has run once, and what came of it; those that change its data come behind the others."""
     folder = filled(tmp_path_factory.mktemp("ran"))
     return folder, run(folder, definitions(folder))
 
@@ -165,8 +165,8 @@ def test_checks_columns_and_owners_are_on_the_assets(folder: Path) -> None:
         assert graph.get(dg.AssetKey(table.split("/"))).owners == ["team:data"]
 
 
-def test_full_refresh_reads_the_source_again_and_loses_nothing(folder: Path) -> None:
-    run(folder, definitions(folder))
+def test_full_refresh_reads_the_source_again_and_loses_nothing(ran: Ran) -> None:
+    folder, _ = ran
     (folder / "things.csv").write_text("id,name,amount\n1,z,9\n")
 
     result = run(folder, definitions(folder), tags={"etl/full_refresh": "true"})
@@ -259,12 +259,12 @@ def test_a_schedule_of_a_partitioned_pipeline_runs_the_newest_complete_day(folde
     assert [request.partition_key for request in tick.run_requests or []] == ["2024-01-19"]
 
 
-def test_a_lake_that_was_made_anew_is_published_again(folder: Path) -> None:
-    run(folder, definitions(folder))
+def test_a_lake_that_was_made_anew_is_published_again(ran: Ran) -> None:
+    folder, _ = ran
     shutil.rmtree(folder / "lake")
-    (folder / "things.csv").write_text("id,name,amount\n1,z,9\n")
+    (folder / "things.csv").write_text("id,name,amount\n1,z,8\n")
 
     result = run(folder, definitions(folder))
 
     assert metadata(result, "publish/shop/totals")["rows/read"] == 1
-    assert "9.00" in next(folder.joinpath("out").rglob("*.csv")).read_text()
+    assert "8.00" in next(folder.joinpath("out").rglob("*.csv")).read_text()
