@@ -239,7 +239,7 @@ class Fuzz:
             small = mock.patch.object(postgres_reading, "peek", functools.partial(peek, batch_bytes=2000))
             with small, wire_to(self.server.port) as wire:
                 self._first_look(wire)
-                with Writers(self.server, self.database, self.seed):
+                with Writers(self.server, self.database, self.seed, rest=0.01):
                     self._read(wire)
                 self._finish(wire)
         finally:

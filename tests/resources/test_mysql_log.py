@@ -15,6 +15,7 @@ from etl_resources.exceptions import ConfigurationError, LogLostError, NotFoundE
 from etl_resources.sources.mysql import MysqlSource
 from tests.resources.mysql_log_landing import KilledError, Lake, log_of, rows_of
 from tests.servers.mysql import MysqlServer, shared_mysql
+from tests.soaking import some
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_a_truncate_is_an_event_between_the_others(server: MysqlServer, source: 
     assert lake.state("t", "id") == {(3,): {"id": 3, "v": 3}}
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("rows", some([2, 7, 1, 3, 100], 2))
 def test_parts_of_the_first_load_end_anywhere(
     server: MysqlServer, source: MysqlSource, database: str, rows: int
 ) -> None:
@@ -128,7 +129,7 @@ def test_a_kill_at_every_boundary_and_between_two_commits_loses_and_doubles_noth
         )  # fmt: skip
     log, lake = log_of(source, tables, snapshot_rows=6, commit_rows=1), Lake.empty(*tables)
     made = 0
-    for step in range(24):
+    for step in range(12):
         for name in tables:
             server.execute(database, f"UPDATE {name} SET v = v + 1 WHERE id = {1 + step % 20}")
             server.execute(database, f"INSERT INTO {name} VALUES ({100 + step}, {step})")

@@ -17,6 +17,7 @@ from etl_resources.source import Batch, Incremental, Position, Snapshot, Stream
 from etl_resources.sources import sqlserver_seen
 from etl_resources.sources.sqlserver import SqlServerSource, SqlServerStreamOptions
 from tests.servers.tds import TdsServer, shared_tds
+from tests.soaking import some
 
 _names = itertools.count(1)
 
@@ -109,7 +110,7 @@ def test_whatever_writers_do_at_the_same_time_every_row_is_read_once(
         chance = random.Random(first)
         try:
             with server.connect(autocommit=False) as connection:
-                for n in range(25):
+                for n in range(15):
                     for k in range(chance.randint(1, 3)):
                         insert(connection, table, first + 10 * n + k)
                     stop.wait(chance.random() * 0.03)
@@ -127,7 +128,7 @@ def test_whatever_writers_do_at_the_same_time_every_row_is_read_once(
     assert not errors
     truth = [id_ for (id_,) in server.execute(f"SELECT id FROM dbo.{table}")]
     assert read == Counter(truth), "nothing missed, nothing twice"
-    assert len(truth) > 50
+    assert len(truth) > 30
 
 
 def test_a_cursor_that_is_no_rowversion_needs_a_promise(server: TdsServer, table: str) -> None:
@@ -208,8 +209,8 @@ def test_more_rows_than_a_position_can_hold_are_refused(
         Reader(server, table, "step", late_by=3).ids()
 
 
-@pytest.mark.parametrize("type_", ["datetime2(0)", "datetime2(7)", "datetime", "date", "datetimeoffset(3)",
-                                   "int", "bigint", "decimal(20, 0)"])  # fmt: skip
+@pytest.mark.parametrize("type_", some(["datetime2(7)", "datetimeoffset(3)", "date", "decimal(20, 0)",
+                                        "datetime2(0)", "datetime", "int", "bigint"], 4))  # fmt: skip
 def test_every_type_of_cursor_resumes(server: TdsServer, table: str, type_: str) -> None:
     name = f"{table}_types"
     server.execute(f"CREATE TABLE dbo.{name} (id int, c {type_})")
