@@ -26,7 +26,7 @@ from tests.assets.doubles import new_run
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Wire, wire_to
 
-ROWS = 3000
+ROWS = 1000
 
 
 class Case:
@@ -83,9 +83,9 @@ def test_a_continuous_run_survives_a_wire_that_breaks_in_the_middle_of_a_look(ca
     case.follow()
     case.client.execute(f"INSERT INTO t SELECT n, repeat('x', 500) FROM generate_series(1, {ROWS}) n")
     case.breaks = 2
-    case.wire.bytes_per_second = 5_000_000.0  # else all is on its way before the wire breaks
+    case.wire.bytes_per_second = 2_000_000.0  # else all is on its way before the wire breaks
     began = time.monotonic()
-    case.follow(mode="continuous", lasts=2.0, every=0.1)
+    case.follow(mode="continuous", lasts=1.0, every=0.1)
     assert case.breaks == 0
     assert time.monotonic() - began < 30
     assert [row[0] for row in case.bronze()] == list(range(1, ROWS + 1))
@@ -96,9 +96,9 @@ def test_a_wire_that_breaks_in_the_middle_of_every_look_ends_the_run(case: Case)
     case.follow()
     case.client.execute(f"INSERT INTO t SELECT n, repeat('x', 500) FROM generate_series(1, {ROWS}) n")
     case.breaks = 100
-    case.wire.bytes_per_second = 5_000_000.0
+    case.wire.bytes_per_second = 2_000_000.0
     with pytest.raises(UnavailableError) as caught:
-        case.follow(mode="continuous", lasts=2.0)
+        case.follow(mode="continuous", lasts=1.0)
     assert 100 - case.breaks == 3
     assert str(case.wire.port) in caught.value.where
     assert case.bronze() == []

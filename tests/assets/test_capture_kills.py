@@ -6,10 +6,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from signal import SIGQUIT
 from typing import Any
 
+import psycopg
 import pytest
 
 from etl_assets.landing import Landing
@@ -20,12 +22,12 @@ from tests.assets import capture_worker
 from tests.assets.capture_worker import PIPELINE, silver, worker
 from tests.forks import KILLED, Forks, forking
 from tests.resources.postgres_fuzz import _BIG, _SCHEMA, TABLES, Writers
-from tests.servers.postgres import PostgresServer, running_postgres
+from tests.servers.postgres import PostgresServer, running_postgres, shared_postgres
 from tests.soaking import SOAK
 
 __all__ = ["forking"]
-SECONDS = 240 if SOAK else 5
-LASTS = 2.0 if SOAK else 1.0
+SECONDS = 240 if SOAK else 3
+LASTS = 2.0 if SOAK else 0.5
 """How long a run follows the log, unless it is killed before."""
 POINTS = [
     "bronze:before_commit",
@@ -42,14 +44,11 @@ POINTS = [
 class Case:
     """A server with the fuzzer's tables, and a lake."""
 
-    def __init__(
-        self, server: PostgresServer, folder: Path, forks: Forks, mutant: str = "", *, rows: int = 300
-    ) -> None:
+    def __init__(self, server: PostgresServer, folder: Path, forks: Forks, mutant: str = "", *, rows: int = 30) -> None:
         self.server, self.folder, self.forks, self.mutant = server, str(folder), forks, mutant
         self.database = server.database()
         with server.connect(self.database) as connection:
-            # Left by the case before.
-            connection.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
+            drop_slot(connection)  # of the case before
             connection.execute(_SCHEMA)
             connection.execute(f"INSERT INTO a SELECT g, 0, {_BIG.format('g')} FROM generate_series(1, {rows}) g")
             connection.execute(f"INSERT INTO b SELECT 'k' || (g % 7), g, 0, NULL FROM generate_series(1, {rows}) g")
@@ -102,10 +101,18 @@ class Case:
                 assert have == want, f"{name}: {len(set(have) ^ set(want))} rows differ"
 
 
+def drop_slot(connection: psycopg.Connection[Any]) -> None:
+    connection.execute(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [f"etl_{PIPELINE}"]
+    )
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    with running_postgres() as running:
+    with running_postgres() if SOAK else nullcontext(shared_postgres()) as running:
         yield running
+        with running.connect("postgres") as connection:
+            drop_slot(connection)
 
 
 @pytest.mark.slow
@@ -113,7 +120,7 @@ def server() -> Iterator[PostgresServer]:
 def test_killed_at_every_point_and_at_random_and_beside_each_other(
     server: PostgresServer, tmp_path: Path, forks: Forks
 ) -> None:
-    case, chance = Case(server, tmp_path, forks, rows=1500), random.Random(1)
+    case, chance = Case(server, tmp_path, forks, rows=900), random.Random(1)
     # The slot is made before anybody writes, so that ledger and log begin at the same place.
     case.start(0.1).wait()
     points, kills, began = ["", "", *POINTS], 0, time.monotonic()
@@ -146,6 +153,7 @@ def test_a_table_that_is_quiet_does_not_hold_the_log_back(server: PostgresServer
     assert _moves_on(Case(server, tmp_path, forks))
 
 
+@pytest.mark.soak
 def test_mutant_idle_tables_stay_behind(server: PostgresServer, tmp_path: Path, forks: Forks) -> None:
     assert not _moves_on(Case(server, tmp_path, forks, "idle tables stay behind"))
 
@@ -155,7 +163,7 @@ def _moves_on(case: Case) -> bool:
     before = case.finish()["b"]["lsn"]
     with case.server.connect(case.database) as connection:
         connection.execute("UPDATE a SET v = v + 1 WHERE id < 5")
-    after: int = case.start(0.5).result()["positions"]["b"]["lsn"]
+    after: int = case.start(0.1).result()["positions"]["b"]["lsn"]
     return after > before
 
 
@@ -172,7 +180,7 @@ def test_two_runs_that_read_the_same_changes(server: PostgresServer, tmp_path: P
 
     def overtaken(self: Landing, *args: Any, **more: Any) -> None:
         if not raced:
-            raced.append(case.start(0.5).wait())
+            raced.append(case.start(0.1).wait())
         commit(self, *args, **more)
 
     with pytest.MonkeyPatch.context() as patch:
