@@ -62,12 +62,17 @@ def test_a_light_import_is_not_held_against_a_module(text: str) -> None:
     assert house.heavy_imports({"etl_assets/x.py": text, "etl_assets/transforms/text.py": "import ibis"}) == []
 
 
-def test_lineage_brings_no_sql_parser_until_it_is_traced() -> None:
+def test_contracts_and_lineage_bring_nothing_heavy_until_they_are_used() -> None:
     code = (
-        "import sys, etl_assets.lineage\n"
-        "sys.exit(' '.join({'sqlglot', 'duckdb', 'ibis', 'pyarrow'} & set(sys.modules)) or None)"
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from etl_assets import lineage\n"
+        "from etl_checks import asset_checks, expectations, fused\n"
+        "from etl_checks.contract import load_contract\n"
+        "load_contract(Path('tests/checks/contracts/orders.odcs.yaml'))\n"
+        "heavy = 'duckdb pyarrow sqlglot ibis pandas deltalake great_expectations pycountry'\n"
+        "sys.exit(' '.join(set(heavy.split()) & set(sys.modules)) or None)"
     )
-
     subprocess.run([sys.executable, "-c", code], cwd=house.ROOT, check=True, timeout=60)
 
 

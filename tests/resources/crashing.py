@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -17,12 +16,13 @@ from etl_resources.source import Stream
 from etl_resources.sources.file import FileOptions, FileSource
 from etl_resources.target import CommitToken, Load, Mode
 from etl_resources.targets.file import FileTarget, FileTargetOptions
+from tests.forks import shared_forks
 
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
 
 
-def rows(first: int, count: int) -> pa.Table:
-    return pa.table([list(range(first, first + count)), [f"row {n}" for n in range(count)]], schema=SCHEMA)
+def rows(first: int, count: int, more: str = "") -> pa.Table:
+    return pa.table([list(range(first, first + count)), [f"row {n}{more}" for n in range(count)]], schema=SCHEMA)
 
 
 def load(path: Path, version: int, mode: Mode = "append", schema: pa.Schema = SCHEMA, **options: Any) -> Load:
@@ -30,22 +30,16 @@ def load(path: Path, version: int, mode: Mode = "append", schema: pa.Schema = SC
     return Load(FileTargetOptions(path=str(path), **options), schema, mode, token)
 
 
-def in_a_process(function: Callable[..., None], *arguments: Any) -> int:
-    """Run a function of this module in a process that has it imported already; return the exit code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "pyarrow.parquet", "duckdb"])
-    process = context.Process(target=function, args=arguments)
-    process.start()
-    process.join(100)
-    assert process.exitcode is not None
-    return process.exitcode
+def in_a_process(function: Callable[..., None], path: Path, **arguments: str) -> int:
+    """Run a function of this module in a process of its own; return the exit code."""
+    return shared_forks().start(function, path=str(path), **arguments).wait(100)
 
 
 def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed_load(path: Path, mode: Mode, point: str) -> None:
+def killed_load(path: str, mode: Mode, point: str) -> None:
     exchange = folder._exchange
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -69,22 +63,22 @@ def killed_load(path: Path, mode: Mode, point: str) -> None:
         folder._exchange = rename_and_die
     elif point == "before the files are synced":
         folder._sync = die
-    FileTarget().write(load(path, 2, mode), batches())
+    FileTarget().write(load(Path(path), 2, mode), batches())
 
 
-def full_disk(path: Path, kind: str) -> None:
+def full_disk(path: str, kind: str) -> None:
     """A limit on the size of files fails as a full disk does: in the middle of a write."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     try:
-        FileTarget().write(load(path, 2, format=kind, compression="none"), rows(100, 50_000).to_batches())
+        FileTarget().write(load(Path(path), 2, format=kind, compression="none"), rows(100, 50_000).to_batches())
     except UnavailableError as error:
         os._exit(42 if "could not be written" in error.what else 43)
 
 
-def read_two_records(path: Path) -> None:
+def read_two_records(path: str) -> None:
     """Read a file that has one good record and a bad one."""
-    batches = list(FileSource().read(Stream("x", FileOptions(path=str(path))), None))
+    batches = list(FileSource().read(Stream("x", FileOptions(path=path)), None))
     assert batches[-1].rows_read == 2
     assert sum(b.data.num_rows for b in batches) == 1

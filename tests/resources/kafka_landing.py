@@ -1,8 +1,7 @@
-"""Land a topic in bronze, as a pipeline does; as a program, so that a test can kill it: `LAKE SERVERS TOPIC`."""
+"""Land a topic in bronze, as a pipeline does, also in a process that a test can kill."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ def rows_of(lake: Path, stream: str) -> list[dict[str, Any]]:
     return handle.delta.to_pyarrow_table().to_pylist()
 
 
-if __name__ == "__main__":
-    lake, servers, topic = sys.argv[1:]
+def land_topic(lake: str, servers: str, topic: str) -> None:
     options = KafkaStreamOptions(type="kafka", topic=topic, max_messages=100)
     land(Path(lake), KafkaSource(servers=servers, security="plaintext"), Stream("events", options), "killed")

@@ -60,7 +60,7 @@ def test_a_killed_load_is_there_or_not_and_can_be_repeated(mode: Mode, point: st
     """Readers see the old rows or the new ones; the next load clears up and ends as if nothing had happened."""
     path = tmp_path / "sales"
     write(path, 1, rows(0, 5))
-    assert in_a_process(killed_load, path, mode, point) == -signal.SIGKILL
+    assert in_a_process(killed_load, path, mode=mode, point=point) == -signal.SIGKILL
     new = list(range(100, 600)) if mode == "replace" else [*range(5), *range(100, 600)]
     if point != "between two renames":  # the one moment without a folder, where the kernel has no exchange
         assert seen(path) == (new if shown else list(range(5)))
@@ -159,7 +159,7 @@ def test_a_full_disk_leaves_nothing(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "sales"
     write(path, 1, rows(0, 5), format=kind, compression="none")
     before = sorted(p.name for p in path.iterdir())
-    assert in_a_process(full_disk, path, kind) == 42
+    assert in_a_process(full_disk, path, kind=kind) == 42
     assert sorted(p.name for p in path.iterdir()) == before
     assert beside(path) == []
     assert write(path, 2, rows(100, 5), format=kind, compression="none").inserted == 5

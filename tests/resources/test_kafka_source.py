@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -32,7 +29,8 @@ from etl_resources.resilience import Policy
 from etl_resources.secret import Secret
 from etl_resources.source import Batch, Incremental, Stream
 from etl_resources.sources.kafka import KafkaSource, KafkaStreamOptions
-from tests.resources.kafka_landing import land, rows_of
+from tests.forks import KILLED, shared_forks
+from tests.resources.kafka_landing import land, land_topic, rows_of
 from tests.servers.kafka import FETCH, OFFSET_COMMIT, Kafka, kafka_wire, refusing_broker, running_kafka, shared_kafka
 from tests.servers.proxy import free_port
 
@@ -288,10 +286,8 @@ def test_killed_between_commit_and_acknowledgement_nothing_is_lost_or_doubled(
     kafka: Kafka, topic: str, tmp_path: Path
 ) -> None:
     kafka.produce(topic, numbers(0, 250))
-    command = [sys.executable, "-m", "tests.resources.kafka_landing", str(tmp_path), kafka.servers, topic]
-    environment = {**os.environ, "ETL_KILL_AT": "bronze:before_acknowledge"}
-    killed = subprocess.run(command, env=environment, cwd=ROOT, check=False, capture_output=True, timeout=60)
-    assert killed.returncode == -9, killed.stderr
+    where = {"lake": str(tmp_path), "servers": kafka.servers, "topic": topic}
+    assert shared_forks().start(land_topic, env={"ETL_KILL_AT": "bronze:before_acknowledge"}, **where).wait() == KILLED
     assert len(rows_of(tmp_path, "events")) == 100
     assert committed(kafka, "etl-events", topic) == [-1001] * 3, "killed before the group was told"
     kafka.produce(topic, numbers(250, 10))

@@ -17,6 +17,7 @@ from tests.servers import azure, gcs, s3
 from tests.servers.azure import shared_azure
 from tests.servers.gcs import shared_gcs
 from tests.servers.s3 import shared_s3
+from tests.soaking import some
 
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
 
@@ -103,6 +104,7 @@ def test_of_writers_at_once_one_wins(lake: Lake) -> None:
     assert ids(table) == [1]
 
 
+@pytest.mark.parametrize("lake", some(["s3", "gs", "az"], 1), indirect=True)
 def test_writers_under_other_names_all_get_in(lake: Lake) -> None:
     table = lake.table("ops", "shared")
     handle = table.ensure(SCHEMA)
@@ -120,6 +122,7 @@ def test_writers_under_other_names_all_get_in(lake: Lake) -> None:
     assert ids(table) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("lake", some(["s3", "gs", "az"], 1), indirect=True)
 def test_small_files_are_compacted_and_old_ones_deleted(lake: Lake) -> None:
     table = lake.table("bronze", "events")
     handle = table.ensure(SCHEMA)

@@ -54,16 +54,16 @@ def files_on_disk(table: LakeTable) -> int:
 def test_a_thousand_small_loads_do_not_leave_a_thousand_files(
     table: LakeTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """50 loads, at a tenth of the usual patience."""
+    """30 loads, at a tenth of the usual patience."""
     monkeypatch.setattr(upkeep, "MANY_FILES", 5)
     most = 0
-    for number in range(1, 51):
+    for number in range(1, 31):
         load(table, number)
         table.tidy(opened(table))
         most = max(most, len(opened(table).data_files()))
     assert most <= 6
-    assert values(table) == expected(50)
-    assert opened(table).committed("app") == 50
+    assert values(table) == expected(30)
+    assert opened(table).committed("app") == 30
 
 
 def test_tidy_waits_until_it_is_worth_it(table: LakeTable) -> None:
@@ -139,17 +139,17 @@ def test_loads_go_on_while_a_table_is_compacted(table: LakeTable, monkeypatch: p
         load(table, number)
 
     def write() -> None:
-        for number in range(4, 40):
+        for number in range(4, 24):
             load(table, number)
 
     def compact() -> list[str]:
-        return [table.tidy(opened(table)).reason for _ in range(25)]
+        return [table.tidy(opened(table)).reason for _ in range(12)]
 
     with ThreadPoolExecutor(3) as pool:
         writing, compacting = pool.submit(write), [pool.submit(compact) for _ in range(2)]
         writing.result()
         reasons = {reason for task in compacting for reason in task.result()}
-    assert values(table) == expected(39)
+    assert values(table) == expected(23)
     few = {"there are few small files", "there are no small files to put together"}
     assert {reason.split(":")[0] for reason in reasons} <= {"", "not compacted now", *few}
     assert "" in reasons, "some were compacted"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
-import sys
+import signal
 import threading
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from etl_resources.resilience import Policy
 from etl_resources.source import Batch, Incremental, Position, Stream
 from etl_resources.sources.rabbitmq import RabbitmqOptions, RabbitmqSource
 from tests.assets.doubles import new_run
+from tests.forks import KILLED, shared_forks
 from tests.servers.proxy import wire_to
 from tests.servers.rabbitmq import PASSWORD, RabbitServer, shared_rabbitmq
 
@@ -130,33 +130,28 @@ def test_two_runs_with_a_kill_between_commit_and_acknowledge(
     assert lander.land(open_source(server)).account.read == 0
 
 
+def land_and_die(settings: dict[str, Any], queue: str, folder: str) -> None:
+    os.environ["TEST_RABBITMQ_PASSWORD"] = PASSWORD
+    acknowledge, calls = RabbitmqSource.acknowledge, []
+
+    def die(self: RabbitmqSource, what: Stream, position: Position) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        acknowledge(self, what, position)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RabbitmqSource, "acknowledge", die)
+        Lander(Path(folder), stream(queue, max_messages=100)).land(RabbitmqSource(**settings))
+
+
 def test_a_process_that_is_killed_is_followed_by_one_that_doubles_nothing(
     server: RabbitServer, queue: str, tmp_path: Path
 ) -> None:
     """The same with a real SIGKILL of a process that has committed twice and acknowledged nothing of the second."""
     server.publish(queue, records(0, 300))
-    program = (
-        "import os, sys, json\n"
-        "from pathlib import Path\n"
-        "from etl_resources.sources.rabbitmq import RabbitmqSource\n"
-        "from tests.resources.test_rabbitmq_source import Lander, stream\n"
-        "acknowledge, calls = RabbitmqSource.acknowledge, []\n"
-        "def die(self, *given):\n"
-        "    calls.append(1)\n"
-        "    os.kill(os.getpid(), 9) if len(calls) == 2 else acknowledge(self, *given)\n"
-        "RabbitmqSource.acknowledge = die\n"
-        "settings, queue, folder = json.loads(sys.argv[1])\n"
-        "Lander(Path(folder), stream(queue, max_messages=100)).land(RabbitmqSource(**settings))\n"
-    )
-    given = json.dumps([server.settings(), queue, str(tmp_path)])
-    done = subprocess.run(
-        [sys.executable, "-c", program, given],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == -9, done.stderr.decode()
+    given = {"settings": server.settings(), "queue": queue, "folder": str(tmp_path)}
+    assert shared_forks().start(land_and_die, **given).wait() == KILLED
     lander = Lander(tmp_path, stream(queue, max_messages=100))
     assert lander.ids() == list(range(200))
     landed = lander.land(open_source(server))
@@ -339,7 +334,7 @@ def test_part_of_a_micro_batch_was_handed_on_when_the_connection_broke(
     assert lander.ids() == list(range(40))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_server_that_restarts_half_way(server: RabbitServer, tmp_path: Path) -> None:
     """Persistent messages survive it; what was committed is not committed again."""
     landers = {}
@@ -396,7 +391,7 @@ def test_a_server_that_refuses_stalls_or_hangs_up_is_not_an_empty_queue(server: 
     server.publish(queue, records(0, 500))
     for fault in ({"refuse": True}, {"stall_after": 0}, {"stall_after": 8000}, {"cut_after": 8000}):
         with wire_to(server.port, **fault) as wire:
-            quick = Policy(attempts=2, timeout=0.5, silence=1, first_wait=0.01, deadline=2)
+            quick = Policy(attempts=2, timeout=0.5, silence=0.5, first_wait=0.01, deadline=1)
             with pytest.raises(UnavailableError):
                 list(open_source(server, port=wire.port, resilience=quick).read(stream(queue), None))
     assert ids(consume(open_source(server), stream(queue))) == list(range(500)), "nothing of it was lost"

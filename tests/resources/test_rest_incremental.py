@@ -183,7 +183,7 @@ def test_many_runs_over_a_listing_that_is_written_to_all_the_time(api: Api, tmp_
 
     rng, bronze = random.Random(5), Bronze(Lake(uri=str(tmp_path)), "p", stream(commit_pages=2, read_ahead=0))
     source, versions, seconds = RestSource(base_url=api.url, allow_http=True), set(), 0
-    for _ in range(8):
+    for _ in range(5):
         for _ in range(rng.randrange(0, 40)):
             number, seconds = rng.randrange(30), seconds + rng.choice([0, 0, 0, 1, 3])
             version = len(versions)
