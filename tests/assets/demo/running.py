@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,12 +60,23 @@ class Ran:
             yield session, relation
 
 
-def run(folder: Path, data: Path, lake: Path, others: Mapping[str, tuple[Source, Stream]] | None = None) -> Ran:
-    """Run the pipeline in `folder` over the files in `data`, and over `others` for the streams of these names."""
+def run(
+    folder: Path,
+    data: Path,
+    lake: Path,
+    others: Mapping[str, tuple[Source, Stream]] | None = None,
+    *,
+    only: Collection[str] | None = None,
+) -> Ran:
+    """Run the pipeline in `folder` over the files in `data`, and over `others` for the streams of these names.
+
+    With `only`, no other streams are run.
+    """
     text = re.sub(r"\{\{.*?\}\}", str(data), (folder / "defs.yaml").read_text(encoding="utf-8"))
     attributes = yaml.safe_load(text)["attributes"]
     ran = Ran(Lake(uri=str(lake)), attributes["name"])
-    for name, settings in attributes["streams"].items():
+    for name in attributes["streams"] if only is None else only:
+        settings = attributes["streams"][name]
         kind = source_type(settings["source"]["type"], where=name)
         source, stream = (others or {}).get(name) or (kind(), Stream(name, kind.options_type(**settings["source"])))
         _run_stream(ran, folder, source, stream, settings, Budget(**attributes["errors"]))

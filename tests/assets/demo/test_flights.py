@@ -19,6 +19,9 @@ import pytest
 from etl_assets.demo import flights
 from etl_resources.exceptions import ConfigurationError
 
+COLUMNS = (
+    "year", "month", "day", "carrier", "flight", "origin", "dest", "tailnum", "dep_time", "arr_delay", "time_hour",
+)  # fmt: skip
 DEFS = Path(__file__).parents[3] / "etl_assets" / "defs" / "flights"
 
 
@@ -31,9 +34,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def flown(folder: Path) -> list[dict[str, str]]:
-    """The raw flights, read without any engine."""
+    """Some columns of the raw flights, read without any engine."""
     with zipfile.ZipFile(folder / "flights.csv.zip") as archive, archive.open("flights.csv") as file:
-        return list(csv.DictReader(io.TextIOWrapper(file, encoding="utf-8")))
+        lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8"))
+        names = next(lines)
+        wanted = [(name, names.index(name)) for name in COLUMNS]
+        return [{name: line[at] for name, at in wanted} for line in lines]
 
 
 @pytest.fixture(scope="module")
