@@ -32,13 +32,24 @@ ONCE = {"attempts": 1, "silence": 1.5, "timeout": 1.5}
 LARGE = "INSERT INTO t SELECT seq, REPEAT('x', 200), seq FROM seq_1_to_30000"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> MysqlServer:
     return shared_mysql()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def large(server: MysqlServer) -> str:
+    """A database whose table nobody changes."""
+    return filled(server)
+
+
+@pytest.fixture
+def own(server: MysqlServer) -> str:
+    """The same, for one test alone."""
+    return filled(server)
+
+
+def filled(server: MysqlServer) -> str:
     database = server.database()
     server.execute(database, "CREATE TABLE t (id int PRIMARY KEY, filler text, n int)", LARGE)
     return database
@@ -101,23 +112,23 @@ def test_a_refused_connection_is_tried_again(server: MysqlServer, large: str) ->
 
 
 @pytest.mark.parametrize("how", ["QUERY", "CONNECTION"])
-def test_a_query_that_is_killed_is_an_error(server: MysqlServer, large: str, how: str) -> None:
+def test_a_query_that_is_killed_is_an_error(server: MysqlServer, own: str, how: str) -> None:
     def kill() -> None:
         (reader,) = server.execute(None, "SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT t.%'")
         server.execute(None, f"KILL {how} {reader[0]}")
 
-    server.execute(large, LARGE.replace("SELECT seq, REPEAT('x', 200)", "SELECT seq + 100000, REPEAT('x', 2000)"))
-    source = MysqlSource(**server.settings(large, resilience=ONCE))
+    server.execute(own, LARGE.replace("SELECT seq, REPEAT('x', 200)", "SELECT seq + 100000, REPEAT('x', 2000)"))
+    source = MysqlSource(**server.settings(own, resilience=ONCE))
     with pytest.raises(UnavailableError):
         drain(source.read(stream(read_ahead=0), None, batch_rows=1000), kill)
 
 
-def test_a_slow_lake_is_waited_for(server: MysqlServer, large: str) -> None:
+def test_a_slow_lake_is_waited_for(server: MysqlServer, own: str) -> None:
     """The server's own patience with readers and idle sessions is a second here; a reader may take longer."""
     server.execute(None, "SET GLOBAL net_write_timeout = 1", "SET GLOBAL wait_timeout = 1")
     try:
-        server.execute(large, LARGE.replace("SELECT seq, REPEAT('x', 200)", "SELECT seq + 100000, REPEAT('x', 1000)"))
-        source = MysqlSource(**server.settings(large))
+        server.execute(own, LARGE.replace("SELECT seq, REPEAT('x', 200)", "SELECT seq + 100000, REPEAT('x', 1000)"))
+        source = MysqlSource(**server.settings(own))
         assert drain(source.read(stream(read_ahead=0), None, batch_rows=100), lambda: time.sleep(2)) == 60_000
     finally:
         server.execute(None, "SET GLOBAL net_write_timeout = 60", "SET GLOBAL wait_timeout = 28800")
@@ -226,22 +237,22 @@ def _certificate(authority: trustme.CA, folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("capture", [Snapshot(), Incremental(cursor="id")])
 def test_two_runs_with_a_failure_between_land_the_truth(
-    server: MysqlServer, large: str, tmp_path: Path, capture: Any
+    server: MysqlServer, own: str, tmp_path: Path, capture: Any
 ) -> None:
     """The wire breaks in the first run; a row comes in between; the second run lands every row, once."""
     lake = Lake(uri=str(tmp_path / "lake"))
     with wire_to(server.port, cut_after=2_000_000) as wire:
-        source = MysqlSource(**server.settings(large, port=wire.port, resilience=ONCE))
+        source = MysqlSource(**server.settings(own, port=wire.port, resilience=ONCE))
         bronze = Bronze(lake, "test", Stream("t", MysqlStreamOptions(type="mysql", table="t"), capture))
         with pytest.raises(UnavailableError):
             bronze.land(source, Run("first"))
         assert _landed(bronze) == []
         wire.cut_after = None
-        server.execute(large, "INSERT INTO t VALUES (30001, 'late', 1)")
+        server.execute(own, "INSERT INTO t VALUES (30001, 'late', 1)")
         assert bronze.land(source, Run("second")).account.inserted == 30_001
         assert _landed(bronze) == list(range(1, 30_002))
         if isinstance(capture, Incremental):
-            server.execute(large, "INSERT INTO t VALUES (30002, 'later', 1)")
+            server.execute(own, "INSERT INTO t VALUES (30002, 'later', 1)")
             assert bronze.land(source, Run("third")).account.inserted == 1
             assert bronze.land(source, Run("fourth")).account.read == 0
             assert _landed(bronze) == list(range(1, 30_003))
