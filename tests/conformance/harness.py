@@ -89,6 +89,8 @@ class TargetHarness(ABC):
     target_type: ClassVar[type[Target]]
     gaps: ClassVar[dict[str, str]] = {}
     """Gaps of this variant, beside those that the target itself declares."""
+    types_in_one: ClassVar[bool] = False
+    """Whether the type cases can be columns of one table, so that it is written and read once for all of them."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -107,6 +109,10 @@ class TargetHarness(ABC):
     def visible(self, name: str, schema: pa.Schema) -> pa.Table:
         """Return what an ordinary reader of `name` sees now, read without this project's code, in `schema`'s column
         order; an empty table of `schema` where nothing is visible."""
+
+    def has_gap(self, case: str) -> bool:
+        """Return whether the target or this variant of it declares that it cannot pass a case."""
+        return case in {*self.target_type.gaps, *self.gaps}
 
     def stored(self, case: TypeCase) -> pa.Array:
         """Return what an ordinary reader gets back for the case: by default the same values in the same type."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import pytest
 from etl_resources.exceptions import CredentialsRejectedError, NotFoundError, UnavailableError
 from etl_resources.target import CommitToken, Counts, Load, Mode
 
-from .cases import MANY_SCHEMA, TypeCase, many_rows
+from .cases import MANY_SCHEMA, TYPE_CASES, TypeCase, many_rows, side_by_side
 from .harness import TargetHarness
 
 
@@ -42,11 +43,27 @@ def needs(harness: TargetHarness, mode: Mode) -> None:
         pytest.skip(f"{harness.name} declares no mode {mode}")
 
 
+def values_of(harness: TargetHarness, case: TypeCase) -> pa.ChunkedArray:
+    """Return what is stored of a case; what the target declares as a gap is written alone: only it fails."""
+    if harness.types_in_one and not harness.has_gap(f"types.{case.name}"):
+        return all_types(harness).column(f"value_{case.name}").slice(0, len(case.values))
+    return written_and_read(harness, f"types_{case.name}", case.table()).column("value")
+
+
+@functools.cache
+def all_types(harness: TargetHarness) -> pa.Table:
+    possible = [case for case in TYPE_CASES if not harness.has_gap(f"types.{case.name}")]
+    return written_and_read(harness, "types", side_by_side(possible))
+
+
+def written_and_read(harness: TargetHarness, name: str, data: pa.Table) -> pa.Table:
+    assert write(harness, name, data, "replace", 1).inserted == data.num_rows
+    return harness.visible(name, data.schema).sort_by([("id", "ascending")])
+
+
 @pytest.mark.case("types")
 def test_values_come_back_as_they_were(target_harness: TargetHarness, type_case: TypeCase) -> None:
-    name, data = f"types_{type_case.name}", type_case.table()
-    assert write(target_harness, name, data, "replace", 1).inserted == data.num_rows
-    got = target_harness.visible(name, data.schema).sort_by([("id", "ascending")]).column("value").combine_chunks()
+    got = values_of(target_harness, type_case).combine_chunks()
     expected = target_harness.stored(type_case)
     assert got.type == expected.type
     assert got.to_pylist() == expected.to_pylist()

@@ -140,15 +140,15 @@ def test_what_stands_before_the_records_is_skipped(block: int, tmp_path: Path, m
     import time
 
     monkeypatch.setattr(chunks, "BLOCK_BYTES", block)
-    before = {f"key {n}": [{"x": "]}"}, n] for n in range(3000)} | {
-        "large": {"text": '[{"' * 20_000, "list": [1] * 50_000}
+    before = {f"key {n}": [{"x": "]}"}, n] for n in range(1000)} | {
+        "large": {"text": '[{"' * 7_000, "list": [1] * 17_000}
     }
     path = tmp_path / "a.json"
     path.write_text(json.dumps(before | {"rows": [{"a": 1}], "z": 1}, indent=1))
     start = time.process_time()
     (batch,) = read(path, records="rows")
     assert batch.data.column("a").to_pylist() == [1]
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 3.3
 
 
 def test_a_type_that_changes_behind_the_first_look_is_told_and_not_nulled(

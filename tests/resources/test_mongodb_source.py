@@ -380,7 +380,7 @@ def test_a_certificate_is_verified(tmp_path: Path) -> None:
             MongoSource(**settings, tls_ca_file=str(tmp_path / "none.pem")).ping()
         with pytest.raises(UnavailableError):
             MongoSource(**settings, tls=False).ping()
-    plain = shared_mongo().settings(resilience={"attempts": 1, "timeout": 5})
+    plain = shared_mongo().settings(resilience={"attempts": 1, "timeout": 2})
     with pytest.raises(EtlError, match=r"SSL|No servers found"):
         MongoSource(**{**plain, "tls": True}).ping()
 

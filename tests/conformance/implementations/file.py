@@ -237,12 +237,14 @@ def _target(s3: S3) -> FileTarget:
 
 class ParquetFolder(_Folder):
     name = "file-parquet"
+    types_in_one = True
 
 
 class CsvFolder(_Folder):
     """CSV read back as text, as it has no types."""
 
     name = "file-csv"
+    types_in_one = True
     format = "csv"
 
     def decode(self, content: bytes, schema: pa.Schema) -> pa.Table:

@@ -119,6 +119,7 @@ class PostgresSourceHarness(_Server, SourceHarness):
 class PostgresTargetHarness(_Server, TargetHarness):
     name: ClassVar[str] = "postgres-target"
     target_type = PostgresTarget
+    types_in_one = True
 
     def open(self, name: str) -> tuple[PostgresTarget, TargetOptions]:
         return PostgresTarget(**self.settings()), PostgresTargetOptions(type="postgres", table=name)
