@@ -6,6 +6,7 @@ import pytest
 
 from etl_assets.lineage import ColumnRef, column_lineage, row_influences
 from etl_resources.exceptions import ConfigurationError, EngineError
+from tests.soaking import some
 
 from .cases import SCHEMA, Case, cases
 
@@ -88,7 +89,7 @@ def _generated(columns: int, depth: int) -> tuple[str, dict[str, dict[str, str]]
     return sql, {"source": dict.fromkeys(names, "VARCHAR")}, names
 
 
-@pytest.mark.parametrize(("columns", "depth", "limit"), [(60, 10, 0.3), (200, 30, 2.0)])
+@pytest.mark.parametrize(("columns", "depth", "limit"), some([(60, 10, 0.3), (200, 30, 2.0)], 1))
 def test_lineage_of_a_deep_query_is_quick(columns: int, depth: int, limit: float) -> None:
     """CPU seconds, best of three; measured 0.06 and 0.8 on an idle core, twice that on a busy one."""
     sql, schema, names = _generated(columns, depth)

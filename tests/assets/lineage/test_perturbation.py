@@ -18,7 +18,7 @@ from .cases import SCHEMA, Case, cases
 
 ROWS = 9
 TRIALS = range(12)
-ENOUGH = 2 if SOAK else 1
+ENOUGH = 2 if SOAK else 0
 """A case that has shown all it claims after trials 0 to this one is not tried further."""
 
 MAKE = {

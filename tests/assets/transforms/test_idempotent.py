@@ -60,7 +60,7 @@ def queries() -> dict[str, tuple[str, str]]:
 
 @pytest.mark.slow
 @settings(
-    max_examples=examples(6),
+    max_examples=examples(3),
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # the text that fails is told, so need not be shrunk
     suppress_health_check=[HealthCheck.function_scoped_fixture],
