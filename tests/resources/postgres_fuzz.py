@@ -236,7 +236,7 @@ class Fuzz:
             connection.execute("INSERT INTO b SELECT 'k' || (g % 7), g, 0, NULL FROM generate_series(1, 1500) g")
         try:
             # Small batches, so that transactions come in several.
-            small = mock.patch.object(postgres_reading, "peek", functools.partial(peek, batch_bytes=2000))
+            small = mock.patch.object(postgres_reading, "peek", functools.partial(peek, batch_bytes=6000))
             with small, wire_to(self.server.port) as wire:
                 self._first_look(wire)
                 with Writers(self.server, self.database, self.seed, rest=0.01):

@@ -30,7 +30,7 @@ shop = test_postgres_log.shop
 def pair() -> Iterator[tuple[Shop, PostgresServer]]:
     """A primary with a table that was read, and a standby of it."""
     with running_postgres() as primary:
-        made = Shop(primary, primary.database(), t="id")
+        made = Shop(primary, "postgres", t="id")
         made.sql("CREATE TABLE t (id int PRIMARY KEY, v int)")
         made.sql("INSERT INTO t VALUES (1, 10), (2, 20), (3, 30)")
         with running_replica(primary) as standby:
@@ -124,7 +124,7 @@ def test_only_what_was_read_before_the_promotion_is_part_of_the_new_history(pair
 def test_a_server_that_keeps_its_slot_over_a_promotion_is_followed_on() -> None:
     """Restored and promoted in its own place: another timeline, the same history, nothing missing."""
     with running_postgres() as server:
-        shop = Shop(server, server.database(), t="id")
+        shop = Shop(server, "postgres", t="id")
         shop.sql("CREATE TABLE t (id int PRIMARY KEY, v int)")
         shop.sql("INSERT INTO t VALUES (1, 10)")
         shop.read()

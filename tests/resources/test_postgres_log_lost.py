@@ -106,7 +106,7 @@ def test_somebody_elses_publication_has_to_give_all(shop: Shop, options: str) ->
 
 def test_wal_level_and_standby(shop: Shop) -> None:
     with running_postgres({"wal_level": "replica"}) as server:
-        other = Shop(server, server.database(), t="id")
+        other = Shop(server, "postgres", t="id")
         other.sql("CREATE TABLE t (id int PRIMARY KEY)")
         check_refused(other, "wal_level is replica")
         other.client.close()
@@ -193,7 +193,7 @@ def test_a_slot_that_holds_back_too_much_is_dropped_if_the_user_says_so(shop: Sh
 def test_a_slot_that_the_server_gave_up_is_noticed_and_made_anew() -> None:
     settings = {"max_slot_wal_keep_size": "1MB"}
     with running_postgres(settings) as server:
-        shop = Shop(server, server.database(), t="id")
+        shop = Shop(server, "postgres", t="id")
         shop.sql("CREATE TABLE t (id int PRIMARY KEY, v int)")
         shop.sql("INSERT INTO t VALUES (1, 1)")
         shop.read()
