@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from etl_resources.delta.encoding import dictionary_columns
+from etl_resources.delta.memory import use_frugal_pool
 from etl_resources.delta.statistics import file_statistics
 from etl_resources.delta.storage import FileStore
 
@@ -41,6 +42,7 @@ class Staging:
         statistics: Collection[str],
         file_bytes: int = TARGET_FILE_BYTES,
     ) -> None:
+        use_frugal_pool()
         self.schema = schema
         self.store = FileStore(uri, storage_options)
         self._file_bytes = file_bytes
