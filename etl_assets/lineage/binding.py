@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from etl_resources.engines.kept import database
 from etl_resources.exceptions import ConfigurationError, EngineError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def output_columns(sql: str, schema: Mapping[str, Mapping[str, str]]) -> list[st
     """
     import duckdb
 
-    with duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"}) as connection:
+    with database(None, {"autoinstall_known_extensions": False, "threads": 1}) as connection:
         create_tables(connection, schema)
         try:
             statements = connection.extract_statements(sql)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _MOST = 2
 """Databases that wait at the same time; a step rarely has more sessions than two, one in the other."""
-_OWN = "session"
+_OWN = "_etl_session"
 _GROWTH = 64 << 20
 """Bytes by which the process may have grown since a database was opened: DuckDB gives memory back when it is closed."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from etl_resources.engines.kept import database
 from etl_resources.exceptions import SchemaConflictError, UnavailableError
 from etl_resources.files.align import align
 
@@ -82,8 +83,7 @@ def _write_text(
     written = pa.schema([(f.name, _textual(f.type)) for f in schema])
     counted = _Counted(batches, written)
     options = "FORMAT csv, HEADER" if kind == "csv" else "FORMAT json"
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone='UTC'")
+    with database(None, {}) as connection:
         connection.register("load", pa.RecordBatchReader.from_batches(written, iter(counted)))
         columns = ", ".join(_expression(f, kind) for f in written)
         target = str(path).replace("'", "''")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
+from etl_resources.engines.kept import database
 from etl_resources.exceptions import NotFoundError
 from etl_resources.files.chunks import Chunk, Unreadable
 from etl_resources.source import Window
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
 
 
@@ -32,7 +32,7 @@ def restrict(chunk: Chunk, window: Window, origin: str) -> Chunk:
         )
     quoted = window.column.replace('"', '""')
     event = f'TRY_CAST("{quoted}" AS TIMESTAMPTZ)'
-    with _connect() as connection:
+    with database(None, {"threads": 1}) as connection:  # in UTC: what a time without zone is taken for
         connection.register("chunk", table)
         inside: pa.Table = connection.sql(
             f"SELECT * FROM chunk WHERE {event} >= ? AND {event} < ?",  # noqa: S608 - the name is quoted
@@ -48,12 +48,3 @@ def restrict(chunk: Chunk, window: Window, origin: str) -> Chunk:
 
 def _utc(moment: dt.datetime) -> dt.datetime:
     return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
-
-
-def _connect() -> duckdb.DuckDBPyConnection:
-    import duckdb
-
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone='UTC'")  # what a time without zone is taken for
-    connection.execute("SET threads=1")
-    return connection

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from etl_resources.engines.kept import database
 from etl_resources.exceptions import ConfigurationError, NotFoundError
 
 if TYPE_CHECKING:
@@ -166,12 +167,10 @@ def _at_least(moments: pa.Array, lowest: int | None) -> Any:
 
 
 def _microseconds(column: pa.Array) -> pa.Array:
-    import duckdb
     import pyarrow as pa
 
     given = pa.table({"c": column})
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'; SET threads = 1")  # a time without a zone is taken for UTC
+    with database(None, {"threads": 1}) as connection:  # in UTC: it is what a time without a zone is taken for
         connection.register("given", given)
         query = "SELECT epoch_us(TRY_CAST(c AS TIMESTAMPTZ)) AS c FROM given"
         found: pa.Table = connection.sql(query).to_arrow_table()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from etl_resources.engines.kept import database
 from etl_resources.exceptions import SchemaConflictError
 
 if TYPE_CHECKING:
@@ -192,12 +193,10 @@ def to_wire(batch: pa.RecordBatch, wires: Sequence[Wire]) -> list[pa.Array]:
 
 
 def _as_json(array: pa.Array) -> pa.Array:
-    import duckdb
     import pyarrow as pa
 
     values = pa.table({"v": array})
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with database(None, {}) as connection:
         connection.register("nested", values)
         query = "SELECT CASE WHEN v IS NULL THEN NULL ELSE to_json(v)::VARCHAR END AS v FROM nested"
         texts = connection.sql(query).to_arrow_table()
