@@ -19,8 +19,10 @@ def examples(few: int) -> int:
 def some(values: Iterable[Any], keep: int) -> list[Any]:
     """Return parameters of which the first `keep` are run always, the others by `make soak`."""
     listed = list(values)
-    return [*listed[:keep], *(pytest.param(*_several(value), marks=pytest.mark.soak) for value in listed[keep:])]
+    return [*listed[:keep], *map(_soaked, listed[keep:])]
 
 
-def _several(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
+def _soaked(value: Any) -> Any:
+    if isinstance(value, type(pytest.param())):
+        return pytest.param(*value.values, id=value.id, marks=[*value.marks, pytest.mark.soak])
+    return pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.soak)

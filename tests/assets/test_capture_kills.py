@@ -26,8 +26,8 @@ from tests.servers.postgres import PostgresServer, running_postgres, shared_post
 from tests.soaking import SOAK
 
 __all__ = ["forking"]
-SECONDS = 240 if SOAK else 3
-LASTS = 2.0 if SOAK else 0.5
+SECONDS = 240 if SOAK else 2
+LASTS = 2.0 if SOAK else 0.35
 """How long a run follows the log, unless it is killed before."""
 POINTS = [
     "bronze:before_commit",

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-WRITE = """
-import sys
-import pyarrow as pa
+from etl_resources.delta.memory import CHOICE, use_frugal_pool
 from etl_resources.lake import Lake
 
-table = Lake(uri=sys.argv[1]).table("bronze", "t")
-table.stage(None, pa.schema([("id", pa.int64())])).discard()
-print(pa.default_memory_pool().backend_name)
-"""
+
+@pytest.fixture(autouse=True)
+def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The pool that a process begins with, and afterwards the one that it had."""
+    before = pa.default_memory_pool()
+    monkeypatch.delenv(CHOICE, raising=False)
+    use_frugal_pool.cache_clear()
+    pa.set_memory_pool(pa.mimalloc_memory_pool())
+    yield
+    pa.set_memory_pool(before)
+    use_frugal_pool.cache_clear()
 
 
-@pytest.mark.parametrize(("chosen", "used"), [("", "jemalloc"), ("system", "system")])
-def test_the_pool_is_frugal_unless_another_was_chosen(tmp_path: Path, chosen: str, used: str) -> None:
-    variables = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
-    if chosen:
-        variables["ARROW_DEFAULT_MEMORY_POOL"] = chosen
-    made = subprocess.run(
-        [sys.executable, "-c", WRITE, str(tmp_path)], env=variables, check=True, capture_output=True, text=True
-    )
-    assert made.stdout.split() == [used]
+def used_after_staging(folder: Path) -> str:
+    Lake(uri=str(folder)).table("bronze", "t").stage(None, pa.schema([("id", pa.int64())])).discard()
+    return str(pa.default_memory_pool().backend_name)
+
+
+def test_a_table_that_is_written_takes_the_frugal_pool(tmp_path: Path) -> None:
+    assert used_after_staging(tmp_path) == "jemalloc"
+
+
+def test_who_has_chosen_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CHOICE, "mimalloc")
+    assert used_after_staging(tmp_path) == "mimalloc"
+
+
+def test_a_build_of_arrow_without_it_keeps_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(pa, "jemalloc_memory_pool", none)
+    assert used_after_staging(tmp_path) == "mimalloc"

@@ -27,6 +27,7 @@ from etl_resources.source import Batch, Incremental, Snapshot, Stream
 from etl_resources.sources.mysql import MysqlSource, MysqlStreamOptions
 from tests.servers.mysql import MysqlServer, running_mysql, shared_mysql
 from tests.servers.proxy import wire_to
+from tests.soaking import some
 
 ONCE = {"attempts": 1, "silence": 1.5, "timeout": 1.5}
 LARGE = "INSERT INTO t SELECT seq, REPEAT('x', 200), seq FROM seq_1_to_30000"
@@ -111,7 +112,7 @@ def test_a_refused_connection_is_tried_again(server: MysqlServer, large: str) ->
         assert wire.connections > 1
 
 
-@pytest.mark.parametrize("how", ["QUERY", "CONNECTION"])
+@pytest.mark.parametrize("how", some(["QUERY", "CONNECTION"], 1))
 def test_a_query_that_is_killed_is_an_error(server: MysqlServer, own: str, how: str) -> None:
     def kill() -> None:
         (reader,) = server.execute(None, "SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT t.%'")

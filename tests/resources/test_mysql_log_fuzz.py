@@ -226,7 +226,7 @@ def _losing(changes: Any) -> Any:
 @pytest.mark.parametrize(
     "mutant",
     some([cut_anywhere, trust_the_server, number_by_batch, name_of_a_later_file, snapshot_somewhere_near,
-          lose_batches], 2),
+          lose_batches], 1),
 )  # fmt: skip
 def test_a_log_with_a_mistake_does_not_pass(
     server: MysqlServer, small_batches: None, monkeypatch: pytest.MonkeyPatch, mutant: Callable[[Any], None]

@@ -91,7 +91,7 @@ def test_every_border_may_be_a_border_of_a_piece(log: Log, messages: list[bytes]
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=examples(25))
+@settings(deadline=None, max_examples=examples(10))
 @given(data=st.data())
 def test_any_cutting_gives_the_same_events(data: st.DataObject) -> None:
     messages, whole = _SHARED["messages"], _SHARED["whole"]

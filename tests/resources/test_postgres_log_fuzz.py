@@ -26,7 +26,7 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.mark.parametrize("seed", [1])
 def test_every_change_is_told_once_and_the_replay_is_the_table(server: PostgresServer, seed: int) -> None:
-    fuzz = Fuzz(server, seed, seconds=2, crashes=1)
+    fuzz = Fuzz(server, seed, seconds=1.2, crashes=1)
     fuzz.run()
     assert fuzz.lake.kills
 

@@ -68,7 +68,9 @@ def test_a_server_that_has_no_connection_to_spare_is_not_gone(postgres_server: P
     with postgres_server.connect(database) as client:
         client.execute("CREATE ROLE alone LOGIN CONNECTION LIMIT 1")
         try:
-            settings = postgres_server.settings(database, resilience=ONCE, user="alone")
+            # The driver connects twice, and the server may not have seen the end of the first connection yet.
+            patient = Policy(attempts=20, first_wait=0.05, longest_wait=0.1, silence=0.5)
+            settings = postgres_server.settings(database, resilience=patient, user="alone")
             with limit(20), PostgresConnection(**settings).session() as session:
                 assert session.rows("SELECT pg_sleep(1.3)::text, 7")[0][1] == 7
         finally:

@@ -198,7 +198,7 @@ def test_first_loads_into_one_schema_at_once_all_succeed(table: Table) -> None:
     assert table.sql("SELECT count(*) FROM _etl_commits") == [(4,)]
 
 
-@pytest.mark.parametrize("key", [(), ("id",)])
+@pytest.mark.parametrize("key", [("id",), pytest.param((), marks=pytest.mark.soak)])
 def test_a_connection_that_breaks_at_any_statement_leaves_all_or_nothing(
     table: Table, monkeypatch: pytest.MonkeyPatch, key: Any
 ) -> None:

@@ -24,6 +24,7 @@ from tests.forks import Forks, forking
 from tests.servers.proxy import free_port, wire_to
 from tests.servers.tds import PASSWORD, VARIABLE, TdsServer, running_tds, shared_tds
 from tests.servers.tds_certificate import write_certificate
+from tests.soaking import some
 
 __all__ = ["forking"]
 
@@ -72,7 +73,7 @@ def test_a_connection_that_is_refused_once_is_made_at_the_second_attempt(server:
         assert drain(SqlServerSource(**settings)) == ROWS
 
 
-@pytest.mark.parametrize("options", [{}, {"parallel": 3, "split_by": "id"}])
+@pytest.mark.parametrize("options", some([{"parallel": 3, "split_by": "id"}, {}], 1))
 def test_a_wire_that_is_cut_is_an_error_wherever_it_is_cut(server: TdsServer, options: dict[str, Any]) -> None:
     with wire_to(server.port) as whole:
         assert drain(SqlServerSource(**server.settings(port=whole.port)), **options) == ROWS

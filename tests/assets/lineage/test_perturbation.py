@@ -12,7 +12,7 @@ import pytest
 
 from etl_assets.lineage import ColumnRef
 from etl_assets.lineage.binding import create_tables, table_parts
-from tests.soaking import SOAK
+from tests.soaking import SOAK, some
 
 from .cases import SCHEMA, Case, cases
 
@@ -140,7 +140,7 @@ MOVABLE = [case for case in cases() if "rowid" not in case.values[0].sql]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", MOVABLE)
+@pytest.mark.parametrize("case", some([*MOVABLE[::2], *MOVABLE[1::2]], (len(MOVABLE) + 1) // 2))
 def test_only_named_columns_move_an_output_and_each_of_them_does(case: Case, connection) -> None:
     refs = _read_columns(case)
     moved = {ref: Movements() for ref in refs}

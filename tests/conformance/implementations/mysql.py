@@ -47,6 +47,7 @@ class MysqlSourceHarness(SourceHarness):
         "types.timestamp_with_zone": "MySQL's TIMESTAMP begins in 1970: the case has a moment of 1969",
     }
     types_in_one = True
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
 
     def start(self) -> None:
         os.environ[_PASSWORD] = "not the password"
