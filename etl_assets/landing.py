@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from etl_resources.delta.staging import Staging
 
 _log = logging.getLogger(__name__)
-BEHIND = 1
-"""Batches that the writer may be behind the source."""
+BEHIND = 8 * 2**20
+"""Bytes of rows that the writer may be behind the source, and one batch at the least: row groups are written at once."""
 LEDGER_SECONDS = 5.0
 """For how long the ledger may be behind the commits of a run; what a killed run left out, the next one copies."""
 REPEATED = "delivered_before"
@@ -111,7 +111,7 @@ class Landing:
             identified(batch.data, piece.number, piece.rows, self.read_at, window), piece.schema, where=table.name
         )
         # The source works on the next rows while these are compressed.
-        piece.behind.do(partial(piece.staged.write, rows))
+        piece.behind.do(partial(piece.staged.write, rows), rows.nbytes)
         piece.rows += batch.data.num_rows
         piece.read = batch.rows_read - self.read_before
         piece.repeated += batch.repeated

@@ -10,19 +10,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 class WriteBehind:
     """Runs calls one after the other in a thread of its own, which begins with the first."""
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, most: int) -> None:
         self._thread = ThreadPoolExecutor(1, "etl-write-behind")
-        self._depth = depth
-        self._waiting: deque[Future[None]] = deque()
+        self._most = most
+        self._waiting: deque[tuple[Future[None], int]] = deque()
+        self._size = 0
         self._failed = False
 
-    def do(self, call: Callable[[], None]) -> None:
-        """Run `call` after all that were given before; waits while more than `depth` have not ended.
+    def do(self, call: Callable[[], None], size: int = 1) -> None:
+        """Run `call` after all that were given before; waits while those that have not ended are more than `most` in
+        size, but for one.
 
         What one of them raised is raised here, or by `wait`; the calls behind it are not run.
         """
-        self._waiting.append(self._thread.submit(self._run, call))
-        while len(self._waiting) > self._depth:
+        self._waiting.append((self._thread.submit(self._run, call), size))
+        self._size += size
+        while self._size > self._most and len(self._waiting) > 1:
             self._next()
 
     def wait(self) -> None:
@@ -34,6 +37,7 @@ class WriteBehind:
         """Drop calls that have not begun, wait for the one that runs, and end the thread."""
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._waiting.clear()
+        self._size = 0
 
     def _run(self, call: Callable[[], None]) -> None:
         if self._failed:
@@ -45,4 +49,6 @@ class WriteBehind:
             raise
 
     def _next(self) -> None:
-        self._waiting.popleft().result()
+        future, size = self._waiting.popleft()
+        self._size -= size
+        future.result()

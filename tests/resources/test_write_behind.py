@@ -40,6 +40,25 @@ def test_no_more_calls_wait_than_the_depth_says() -> None:
     assert given == [0, 1, 2, 3, 4]
 
 
+def test_what_is_larger_than_all_that_may_wait_goes_alone() -> None:
+    go, given = threading.Event(), []
+    behind = WriteBehind(10)
+
+    def give() -> None:
+        for size in (4, 4, 30, 1):
+            behind.do(partial(go.wait, 10), size)  # type: ignore[arg-type]
+            given.append(size)
+
+    giver = threading.Thread(target=give)
+    giver.start()
+    giver.join(0.3)
+    assert given == [4, 4], "the large one waits for those before it"
+    go.set()
+    giver.join(5)
+    behind.close()
+    assert given == [4, 4, 30, 1]
+
+
 def test_an_error_is_raised_later_and_what_is_behind_it_does_not_run() -> None:
     done: list[str] = []
     behind = WriteBehind(5)
