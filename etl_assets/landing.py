@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 BEHIND = 8 * 2**20
-"""Bytes of rows that the writer may be behind the source, and one batch at the least: row groups are written at once."""
+"""Bytes of rows that the writer may be behind the source, and one batch at least: it writes row groups at once."""
 LEDGER_SECONDS = 5.0
 """For how long the ledger may be behind the commits of a run; what a killed run left out, the next one copies."""
 REPEATED = "delivered_before"
