@@ -16,7 +16,6 @@ from etl_assets.error_writer import ErrorWriter
 from etl_assets.partitions import Part
 from etl_assets.provenance import identified, with_provenance
 from etl_assets.run import Run
-from etl_resources.exceptions import EtlError
 from etl_resources.lake import Commit, Handle
 from etl_resources.source import Batch, Position
 from etl_resources.write_behind import WriteBehind
@@ -136,8 +135,7 @@ class Landing:
         self.errors.discard()
         try:
             self._copy_accounts()
-        except EtlError as error:
-            # The error that is on its way says more, and the next run copies them first of all.
+        except Exception as error:  # noqa: BLE001 - the one on its way says more; the next run copies them first of all
             _log.warning("the accounts of %s were not copied: %s", self.bronze.table.name, error)
 
     def commit(

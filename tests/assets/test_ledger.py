@@ -65,11 +65,14 @@ def test_what_a_run_committed_before_it_failed_is_accounted_for(table: Table) ->
     assert known(table) == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    "error", [UnavailableError("the store is gone", where="ops/accounts"), OSError("no space left on device")]
+)
 def test_a_ledger_that_cannot_be_written_does_not_hide_the_error(
-    table: Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    table: Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     def refuse(*_: object) -> None:
-        raise UnavailableError("the store is gone", where="ops/accounts")
+        raise error
 
     table.source.break_at(3)
     with monkeypatch.context() as patched:
