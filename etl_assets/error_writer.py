@@ -164,7 +164,7 @@ class ErrorWriter:
 
     def _open(self) -> Handle | None:
         """Return the errors as they are now; None: there were never any."""
-        self._newest = self._newest.refresh() if self._newest is not None else self.errors.table.open()
+        self._newest = self.errors.table.newest(self._newest)
         return self._newest
 
     @property

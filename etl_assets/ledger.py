@@ -85,7 +85,7 @@ class Ledger:
 
     def _newest(self) -> Handle | None:
         """Return the ledger as it is now; None: there is none yet."""
-        self._handle = self._handle.refresh() if self._handle is not None else self.table.open()
+        self._handle = self.table.newest(self._handle)
         return self._handle
 
     def last_record(self, app_id: str) -> dict[str, Any] | None:

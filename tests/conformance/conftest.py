@@ -24,17 +24,11 @@ def _harnesses(kind: str) -> list[type[Any]]:
     return [harness for module in modules for harness in getattr(module, kind, ())]
 
 
-def _gaps(harness: type[SourceHarness] | type[TargetHarness]) -> dict[str, str]:
-    if issubclass(harness, SourceHarness):
-        return {**harness.source_type.capabilities.gaps, **harness.gaps}
-    return {**harness.target_type.gaps, **harness.gaps}
-
-
 def _param(harness: type[Any], case: str, *values: Any, suffix: str = "") -> Any:
     marks: list[pytest.MarkDecorator] = []
     if {case, case.partition(".")[0], "*"} & getattr(harness, "soak", frozenset()):
         marks.append(pytest.mark.soak)
-    if reason := _gaps(harness).get(case):
+    if reason := harness.declared_gaps().get(case):
         marks.append(pytest.mark.xfail(reason=reason, strict=True))
     return pytest.param(harness, *values, marks=marks, id=harness.name + suffix)
 

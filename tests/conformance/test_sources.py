@@ -44,7 +44,7 @@ def ids_of(batches: list[Batch]) -> list[int]:
 
 def values_of(harness: SourceHarness, case: TypeCase) -> pa.ChunkedArray:
     """Return what the harness reads of a case; one that it declares as a gap is read alone, so that only it fails."""
-    if harness.types_in_one and not harness.has_gap(f"types.{case.name}"):
+    if harness.types_in_one and f"types.{case.name}" not in harness.declared_gaps():
         return all_types(harness).column(f"value_{case.name}").slice(0, len(case.values))
     source, stream = harness.fill(f"types_{case.name}", case.table())
     return rows_of(read(source, stream)).sort_by([("id", "ascending")]).column("value")
@@ -52,7 +52,7 @@ def values_of(harness: SourceHarness, case: TypeCase) -> pa.ChunkedArray:
 
 @functools.cache
 def all_types(harness: SourceHarness) -> pa.Table:
-    possible = [case for case in TYPE_CASES if not harness.has_gap(f"types.{case.name}")]
+    possible = [case for case in TYPE_CASES if f"types.{case.name}" not in harness.declared_gaps()]
     source, stream = harness.fill("types", side_by_side(possible))
     return rows_of(read(source, stream)).sort_by([("id", "ascending")])
 

@@ -45,14 +45,14 @@ def needs(harness: TargetHarness, mode: Mode) -> None:
 
 def values_of(harness: TargetHarness, case: TypeCase) -> pa.ChunkedArray:
     """Return what is stored of a case; what the target declares as a gap is written alone: only it fails."""
-    if harness.types_in_one and not harness.has_gap(f"types.{case.name}"):
+    if harness.types_in_one and f"types.{case.name}" not in harness.declared_gaps():
         return all_types(harness).column(f"value_{case.name}").slice(0, len(case.values))
     return written_and_read(harness, f"types_{case.name}", case.table()).column("value")
 
 
 @functools.cache
 def all_types(harness: TargetHarness) -> pa.Table:
-    possible = [case for case in TYPE_CASES if not harness.has_gap(f"types.{case.name}")]
+    possible = [case for case in TYPE_CASES if f"types.{case.name}" not in harness.declared_gaps()]
     return written_and_read(harness, "types", side_by_side(possible))
 
 

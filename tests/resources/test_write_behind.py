@@ -21,42 +21,35 @@ def test_calls_run_in_order_in_a_thread_of_their_own() -> None:
     assert {name for _, name in done}.isdisjoint({threading.current_thread().name})
 
 
-def test_no_more_calls_wait_than_the_depth_says() -> None:
+def given_while_the_first_hangs(most: int, sizes: list[int]) -> tuple[list[int], list[int]]:
+    """Give calls of these sizes; returns the places of those that were taken while the first hung, and afterwards."""
     go, given = threading.Event(), []
-    behind = WriteBehind(2)
+    behind = WriteBehind(most)
 
     def give() -> None:
-        for number in range(5):
-            behind.do(partial(go.wait, 10))  # type: ignore[arg-type]
-            given.append(number)
-
-    giver = threading.Thread(target=give)
-    giver.start()
-    giver.join(0.3)
-    assert given == [0, 1], "the third call may only return when the first has ended"
-    go.set()
-    giver.join(5)
-    behind.close()
-    assert given == [0, 1, 2, 3, 4]
-
-
-def test_what_is_larger_than_all_that_may_wait_goes_alone() -> None:
-    go, given = threading.Event(), []
-    behind = WriteBehind(10)
-
-    def give() -> None:
-        for size in (4, 4, 30, 1):
+        for place, size in enumerate(sizes):
             behind.do(partial(go.wait, 10), size)  # type: ignore[arg-type]
-            given.append(size)
+            given.append(place)
 
     giver = threading.Thread(target=give)
     giver.start()
     giver.join(0.3)
-    assert given == [4, 4], "the large one waits for those before it"
+    meanwhile = given.copy()
     go.set()
     giver.join(5)
     behind.close()
-    assert given == [4, 4, 30, 1]
+    return meanwhile, given
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes"),
+    [pytest.param(2, [1] * 5, id="by number"), pytest.param(10, [4, 4, 30, 1], id="larger than all that may wait")],
+)
+def test_no_more_waits_than_may(most: int, sizes: list[int]) -> None:
+    """The third call may only return when those before it have ended; one that is too large for all goes alone."""
+    meanwhile, given = given_while_the_first_hangs(most, sizes)
+    assert meanwhile == [0, 1]
+    assert given == list(range(len(sizes)))
 
 
 def test_an_error_is_raised_later_and_what_is_behind_it_does_not_run() -> None:

@@ -7,16 +7,15 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pymysql
 
-from tests.servers.process import shared
+from tests.servers.process import copies, owned_directory, shared
 from tests.servers.proxy import free_port
 
 SUPERUSER = "root"
@@ -121,7 +120,7 @@ def running_mysql(settings: dict[str, str] | None = None) -> Iterator[MysqlServe
     """Give a fresh server, whose data are a copy of the first one's, and remove it afterwards."""
     with _own_directory() as directory:
         server = MysqlServer(directory, settings=settings)
-        subprocess.run(["cp", "-a", "--reflink=auto", _template(), server.data], check=True)
+        _copy_first(server.data)
         try:
             server.start()
             yield server
@@ -129,25 +128,10 @@ def running_mysql(settings: dict[str, str] | None = None) -> Iterator[MysqlServe
             server.stop(signal.SIGKILL)  # nothing of it is needed any more
 
 
-@contextmanager
-def _initialised() -> Iterator[Path]:
-    with _own_directory() as directory:
-        server = MysqlServer(directory)
-        server.initialise()
-        yield server.data
+def _own_directory() -> AbstractContextManager[Path]:
+    user = pwd.getpwnam("mysql") if os.geteuid() == 0 else None
+    return owned_directory("etl-mysql-", user and (user.pw_uid, user.pw_gid))
 
 
-@contextmanager
-def _own_directory() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="etl-mysql-"))
-    if os.geteuid() == 0:
-        user = pwd.getpwnam("mysql")
-        os.chown(directory, user.pw_uid, user.pw_gid)
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-_template = shared(_initialised)
+_copy_first = copies(_own_directory, MysqlServer)
 shared_mysql = shared(running_mysql)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from tests.servers.process import shared
+from tests.servers.process import copies, owned_directory, shared
 from tests.servers.proxy import free_port
 
 SUPERUSER = "postgres"
@@ -157,7 +155,7 @@ def running_postgres(settings: dict[str, str] | None = None) -> Iterator[Postgre
     """Give a fresh server and remove it afterwards: a copy of the first one, with the same identifier."""
     with _own_directory() as directory:
         server = PostgresServer(directory, settings=settings)
-        subprocess.run(["cp", "-a", "--reflink=auto", _template(), server.data], check=True)
+        _copy_first(server.data)
         with _running(server):
             yield server
 
@@ -173,25 +171,9 @@ def running_replica(primary: PostgresServer) -> Iterator[PostgresServer]:
             yield server
 
 
-@contextmanager
-def _own_directory() -> Iterator[Path]:
-    # Not under pytest's own temporary folder: that one is closed to other users.
-    directory = Path(tempfile.mkdtemp(prefix="etl-postgres-"))
+def _own_directory() -> AbstractContextManager[Path]:
     own = PostgresServer.demoted()
-    if "user" in own:
-        os.chown(directory, own["user"], own["group"])
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextmanager
-def _initialised() -> Iterator[Path]:
-    with _own_directory() as directory:
-        server = PostgresServer(directory)
-        server.initialise()
-        yield server.data
+    return owned_directory("etl-postgres-", (own["user"], own["group"]) if "user" in own else None)
 
 
 @contextmanager
@@ -203,5 +185,5 @@ def _running(server: PostgresServer) -> Iterator[None]:
         server.stop(signal.SIGQUIT)  # nothing of it is needed any more
 
 
-_template = shared(_initialised)
+_copy_first = copies(_own_directory, PostgresServer)
 shared_postgres = shared(running_postgres)

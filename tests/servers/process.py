@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
@@ -29,6 +33,42 @@ def shared(running: Callable[P, AbstractContextManager[T]]) -> Callable[P, T]:
         return stack.enter_context(running(*args, **settings))
 
     return cast("Callable[P, T]", start)
+
+
+def copies(
+    directory: Callable[[], AbstractContextManager[Path]], server: Callable[[Path], Any]
+) -> Callable[[Path], None]:
+    """Return what fills the data directory of a server with a copy of one that is initialised once per process.
+
+    `directory` gives an empty one that the server's user owns; `server` has `initialise()` and `data`.
+    """
+
+    @contextmanager
+    def initialised() -> Iterator[Path]:
+        with directory() as its:
+            first = server(its)
+            first.initialise()
+            yield first.data
+
+    template = shared(initialised)
+
+    def fill(data: Path) -> None:
+        subprocess.run(["cp", "-a", "--reflink=auto", template(), data], check=True)
+
+    return fill
+
+
+@contextmanager
+def owned_directory(prefix: str, owner: tuple[int, int] | None) -> Iterator[Path]:
+    """Give an empty directory of a user and group (None: our own), and remove it afterwards."""
+    # Not under pytest's own temporary folder: that one is closed to other users.
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    if owner is not None:
+        os.chown(directory, *owner)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager

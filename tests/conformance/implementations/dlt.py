@@ -29,7 +29,6 @@ class DltHarness(SourceHarness):
         "types.decimal_38_0": "Python's JSON gives dlt a number beyond 64 bits, which it writes as text",
     }
     memory_rows = (25_000, 75_000)
-    memory_text = 0
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{name}.jsonl"

@@ -43,9 +43,6 @@ def _copied(data: pa.Table, options: str) -> bytes:
 class _Files(SourceHarness):
     source_type = FileSource
     types_in_one = True
-    # Blocks of a file are read ahead: only what is much larger than all of them tells a leak from them.
-    memory_rows = (150_000, 600_000)
-    memory_text = 0
     suffix: ClassVar[str]
     options: ClassVar[dict[str, Any]] = {}
 
@@ -146,7 +143,6 @@ class NdjsonFiles(_Json):
     name = "file-ndjson"
     suffix = ".ndjson"
     memory_rows = (200_000, 500_000)
-    memory_text = 0
     soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
 
     def encode(self, data: pa.Table) -> bytes:

@@ -30,7 +30,6 @@ class CsvObjects(CsvFiles):
     name = "file-csv-s3"
     root: ClassVar[str] = f"s3://{BUCKET}"
     memory_rows = (200_000, 500_000)
-    memory_text = 0
     soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
 
     def start(self) -> None:

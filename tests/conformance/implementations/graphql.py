@@ -36,7 +36,6 @@ class GraphqlHarness(SourceHarness):
     source_type = GraphqlSource
     types_in_one = True
     memory_rows = (2_500, 10_000)  # the executor of the test server takes its time
-    memory_text = 0
     away_rows = 15_000
 
     def start(self) -> None:

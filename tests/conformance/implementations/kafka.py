@@ -29,7 +29,6 @@ class KafkaHarness(SourceHarness):
     source_type = KafkaSource
     types_in_one = True
     memory_rows = (60_000, 240_000)
-    memory_text = 0
     away_rows = 15_000
 
     def start(self) -> None:

@@ -28,7 +28,6 @@ class JsonLogs(SourceHarness):
     source_type = LogSource
     soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     memory_rows = (240_000, 480_000)
-    memory_text = 0
     options: ClassVar[dict[str, Any]] = {"format": "json"}
 
     def __init__(self, directory: Path) -> None:

@@ -31,7 +31,6 @@ class MongoSourceHarness(SourceHarness):
     soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
     source_type = MongoSource
     memory_rows: ClassVar[tuple[int, int]] = (16_384, 65_536)
-    memory_text = 0
     away_rows = 15_000
 
     def start(self) -> None:

@@ -47,6 +47,8 @@ class MysqlSourceHarness(SourceHarness):
         "types.timestamp_with_zone": "MySQL's TIMESTAMP begins in 1970: the case has a moment of 1969",
     }
     types_in_one = True
+    memory_rows: ClassVar[tuple[int, int]] = (10_000, 40_000)
+    memory_text: ClassVar[int] = 800
     soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
 
     def start(self) -> None:

@@ -68,6 +68,8 @@ class PostgresSourceHarness(_Server, SourceHarness):
     name: ClassVar[str] = "postgres"
     source_type = PostgresSource
     types_in_one = True
+    memory_rows: ClassVar[tuple[int, int]] = (10_000, 40_000)
+    memory_text: ClassVar[int] = 800
 
     def _open(self, name: str, cursor: str = "id", **settings: Any) -> Opened:
         options = PostgresStreamOptions(type="postgres", table=name)

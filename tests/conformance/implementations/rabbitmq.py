@@ -40,7 +40,6 @@ class RabbitmqHarness(SourceHarness):
         "resume": "what was acknowledged is no longer in the queue, so no earlier position can be read again",
     }
     memory_rows = (10_000, 40_000)
-    memory_text = 0
     queue_type: ClassVar[str] = "classic"
 
     def start(self) -> None:
@@ -97,7 +96,6 @@ class RabbitmqStreamHarness(RabbitmqHarness):
     gaps: ClassVar[dict[str, str]] = {}
     queue_type = "stream"
     memory_rows = (3_000, 12_000)
-    memory_text = 0
 
     def _open(self, name: str, **settings: Any) -> Opened:
         source, stream = super()._open(name, **settings)

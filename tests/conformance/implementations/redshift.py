@@ -28,7 +28,6 @@ class RedshiftHarness(SourceHarness):
     source_type = RedshiftSource
     types_in_one = True
     memory_rows: ClassVar[tuple[int, int]] = (40_000, 160_000)
-    memory_text = 0
     options: ClassVar[dict[str, Any]] = {}
 
     def start(self) -> None:

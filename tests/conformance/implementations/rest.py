@@ -59,7 +59,6 @@ class _Rest(SourceHarness):
     style: ClassVar[str]
     options: ClassVar[dict[str, Any]]
     memory_rows = (30_000, 120_000)
-    memory_text = 0
 
     def start(self) -> None:
         self._stack = ExitStack()

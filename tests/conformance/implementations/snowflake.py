@@ -46,7 +46,6 @@ class SnowflakeHarness(SourceHarness):
     soak: ClassVar[frozenset[str]] = frozenset({"*"})
     source_type = SnowflakeSource
     memory_rows: ClassVar[tuple[int, int]] = (50_000, 200_000)
-    memory_text = 0
     gaps: ClassVar[dict[str, str]] = {"types.decimal_38_0": "the test server keeps NUMBER(38, 0) in 64 bits"}
 
     options: ClassVar[dict[str, Any]] = {}

@@ -41,7 +41,6 @@ class SqlServerSourceHarness(SourceHarness):
     source_type = SqlServerSource
     types_in_one = True
     memory_rows: ClassVar[tuple[int, int]] = (60_000, 240_000)
-    memory_text = 0
 
     def start(self) -> None:
         self.server: TdsServer = shared_tds()

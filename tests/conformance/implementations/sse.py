@@ -42,7 +42,6 @@ class StreamHarness(SourceHarness):
 
     gaps: ClassVar[dict[str, str]] = {"missing_column": "the options of a stream that is pushed name no column"}
     memory_rows = (10_000, 40_000)
-    memory_text = 0
     soak: ClassVar[frozenset[str]] = frozenset({"*"})
     kind: ClassVar[str]
 

@@ -14,7 +14,6 @@ class WebsocketHarness(StreamHarness):
     source_type = WebsocketSource
     kind = "ws"
     memory_rows = (3_000, 12_000)
-    memory_text = 0
 
     def source(self, port: int | None = None, **settings: Any) -> WebsocketSource:
         return WebsocketSource(**self.settings(port, **settings))
