@@ -70,8 +70,8 @@ class DltHarness(SourceHarness):
 
     @contextmanager
     def goes_away(self, name: str, data: pa.Table) -> Iterator[Opened]:
-        self.fill(name, data.slice(0, 6_000))
-        arguments = {"path": str(self._path(name)), "break_after": 5_000}
+        self.fill(name, data.slice(0, 3_000))
+        arguments = {"path": str(self._path(name)), "break_after": 2_000}
         yield self._open(name, "shop", arguments=arguments, select="broken")
 
 

@@ -110,6 +110,7 @@ class CsvFiles(_Files):
 
     name = "file-csv"
     suffix = ".csv"
+    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
 
     def encode(self, data: pa.Table) -> bytes:
         if data.num_rows > MANY:

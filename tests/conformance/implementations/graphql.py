@@ -36,7 +36,7 @@ class GraphqlHarness(SourceHarness):
     source_type = GraphqlSource
     types_in_one = True
     memory_rows = (2_500, 10_000)  # the executor of the test server takes its time
-    away_rows = 15_000
+    away_rows = 6_000
 
     def start(self) -> None:
         self._stack = ExitStack()
@@ -84,7 +84,7 @@ class GraphqlHarness(SourceHarness):
     def goes_away(self, name: str, data: pa.Table) -> Iterator[Opened]:
         """The wire breaks in the middle, and never comes back."""
         self.fill(name, data)
-        with wire_to(self.api.port, cut_after=1_000_000) as wire:
+        with wire_to(self.api.port, cut_after=400_000) as wire:
             patience = Policy(attempts=2, first_wait=0.01, timeout=5, silence=5)
             url = f"http://127.0.0.1:{wire.port}"
             yield self._open(name, data.column_names, base_url=url, resilience=patience)

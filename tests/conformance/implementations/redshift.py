@@ -24,7 +24,7 @@ _NESTED = {"struct", "list", "list_of_structs"}
 
 class RedshiftHarness(SourceHarness):
     name: ClassVar[str] = "redshift"
-    soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
+    soak: ClassVar[frozenset[str]] = frozenset({"*"})
     source_type = RedshiftSource
     types_in_one = True
     memory_rows: ClassVar[tuple[int, int]] = (40_000, 160_000)
