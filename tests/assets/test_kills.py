@@ -18,26 +18,20 @@ from tests.soaking import SOAK, some
 
 __all__ = ["forking"]
 BATCHES = 3
-KILLS = 50 if SOAK else 5
+KILLS = 50 if SOAK else 3
 """`make soak` kills more often."""
-POINTS = [
-    "bronze:before_errors",
-    "bronze:before_commit",
-    "bronze:after_commit",
-    "bronze:before_acknowledge",
-    "silver:before_commit",
-    "silver:after_commit",
-    "silver:before_settle",
-    "replay:before_close",
-    "gold:after_commit",
-    "publish:before_errors",
-    "publish:after_errors",
-    "publish:after_write",
-    # Nothing of the stage is to be seen yet.
-    "silver:before_errors",
-    "gold:before_commit",
-    "publish:before_write",
-]
+CHAINS = {
+    "bronze": ["bronze:before_errors", "bronze:before_commit", "bronze:after_commit", "bronze:before_acknowledge"],
+    "silver": ["silver:before_commit", "silver:before_settle"],
+    "silver, once it is there": ["silver:after_commit"],
+    "replay": ["replay:before_close"],
+    "gold": ["gold:after_commit"],
+    "publish": ["publish:before_errors", "publish:after_errors", "publish:after_write"],
+}
+"""Where a run is killed, then the next one, and so on."""
+# At some of them nothing of the stage is to be seen yet.
+EARLY = ["silver:before_errors", "gold:before_commit", "publish:before_write"]
+ALONE = {point: [point] for points in (*CHAINS.values(), EARLY) for point in points}
 
 
 @pytest.fixture(scope="module")
@@ -71,22 +65,27 @@ def undisturbed(loaded: Path, tmp_path_factory: pytest.TempPathFactory) -> Calm:
     return Calm(before, shop.state())
 
 
-@pytest.mark.parametrize("point", some(POINTS, 12))
-def test_a_kill_at_any_boundary_is_repaired_by_running_again(
-    point: str, tmp_path: Path, undisturbed: Calm, forks: Forks
+@pytest.mark.parametrize(
+    "points", some([pytest.param(points, id=name) for name, points in {**CHAINS, **ALONE}.items()], len(CHAINS))
+)
+def test_kills_at_any_boundary_are_repaired_by_running_again(
+    points: list[str], tmp_path: Path, undisturbed: Calm, forks: Forks
 ) -> None:
-    stage = point.partition(":")[0]
+    """A run that repairs what one left that was killed is killed itself, further on."""
+    stage = points[0].partition(":")[0]
     shutil.copytree(undisturbed.before[stage], tmp_path / "shop")
     again: dict[str, Any] = {"batches": BATCHES, "replays": True, "start": stage}
-    arguments = {"folder": str(tmp_path / "shop"), "name": "killed", "lenient": True, **again}
-    assert forks.start(run_shop, env={"ETL_KILL_AT": point}, **arguments).wait() == KILLED
+    arguments = {"folder": str(tmp_path / "shop"), "lenient": True, **again}
+    for number, point in enumerate(points):
+        run = forks.start(run_shop, env={"ETL_KILL_AT": point}, name=f"killed-{number}", **arguments)
+        assert run.wait() == KILLED, point
     shop = Shop(str(tmp_path / "shop"), lenient=True)
     shop.run("again", **again)
     state = shop.state()
     shutil.rmtree(tmp_path / "shop")
-    if point == "replay:before_close":
+    if points == ["replay:before_close"]:
         _drop_second_replay(state["accounts"]["silver/shop/customers"])
-    if point == "gold:after_commit":
+    if points == ["gold:after_commit"]:
         _drop_second_build(state)
     for what, value in undisturbed.state.items():
         assert state[what] == value, what
@@ -186,9 +185,10 @@ def test_an_error_that_was_open_before_a_killed_rebuild_is_open_after_it(
     shutil.copytree(loaded, tmp_path / "shop")
     folder = str(tmp_path / "shop")
     shop = Shop(folder)
-    before = shop.errors(layers=("silver",))
+    before, table = shop.errors(layers=("silver",)), shop.table()
     assert before
     assert forks.start(rebuild, env={"ETL_KILL_AT": "silver:before_commit"}, folder=folder).wait() == KILLED
+    assert shop.table() == table
     shop.run("normal", 2, end="silver")
     assert set(before) <= set(shop.errors(layers=("silver",)))
     rejected = sum(sum(json.loads(a["rejected"]).values()) for a in shop.accounts()["silver/shop/customers"])

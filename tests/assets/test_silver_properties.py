@@ -26,7 +26,7 @@ from tests.assets.truth import SCHEMA, STEPS, Row, Truth, write_contract
 from tests.soaking import examples
 
 SETTINGS = settings(
-    max_examples=examples(3), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(2), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 ROWS = st.builds(
     lambda key, v, n, o, op, seq: {"id": key, "v": v, "n": n, "o": o, "_op": op, "_seq": seq},
