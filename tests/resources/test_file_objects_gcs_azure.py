@@ -25,6 +25,7 @@ from tests.resources.crashing import SCHEMA, rows
 from tests.servers.azure import CONTAINER, Azure, shared_azure
 from tests.servers.gcs import BUCKET, Gcs, key_pair, running_gcs, shared_gcs
 from tests.servers.proxy import wire_to
+from tests.soaking import some
 
 
 @dataclass(frozen=True)
@@ -132,14 +133,14 @@ def test_with_ordered_names_only_the_last_one_is_known_and_the_listing_begins_be
 
 def test_a_listing_that_begins_behind_a_name_does_not_send_what_is_before() -> None:
     far = Far(shared_gcs(), f"gs://{BUCKET}")
-    for n in range(60):
+    for n in range(40):
         far.put(f"long/{n:04}.csv", b"a\n1\n")
     sent = []
     with wire_to(shared_gcs().port) as wire:
         storage = far.through(wire.port).storage()
-        for after in (None, far.uri("long/0057.csv")):
+        for after in (None, far.uri("long/0037.csv")):
             before = wire.received
-            assert len(storage.find(far.uri("long/*.csv"), after=after)) == (60 if after is None else 2)
+            assert len(storage.find(far.uri("long/*.csv"), after=after)) == (40 if after is None else 2)
             sent.append(wire.received - before)
     assert sent[1] < sent[0] / 10
 
@@ -223,9 +224,14 @@ def test_a_prefix_of_someone_else_is_not_overwritten(far: Far) -> None:
 LONG = b"a\n" + b"".join(b"%07d\n" % n for n in range(400_000))
 
 
-@pytest.mark.parametrize(
-    "fault", [{"refuse": True}, {"cut_after": 1 << 20}, {"stall_after": 1 << 20}], ids=["refused", "cut", "stalled"]
-)
+FAULTS = [
+    pytest.param({"cut_after": 1 << 20}, id="cut"),
+    pytest.param({"refuse": True}, id="refused"),
+    pytest.param({"stall_after": 1 << 20}, id="stalled"),
+]
+
+
+@pytest.mark.parametrize("fault", some(FAULTS, 1))
 def test_a_store_that_goes_away_loses_and_doubles_nothing(far: Far, fault: dict[str, Any], tmp_path: Path) -> None:
     """Of two runs with the fault between them bronze holds every record once."""
     far.put("away/1.csv", b"a\nfirst\n")
@@ -252,6 +258,11 @@ def test_a_host_that_does_not_exist_is_said_to_be_away(far: Far, monkeypatch: py
         monkeypatch.setenv(secret.env, os.environ[secret.env].replace("127.0.0.1", "no-such.invalid"))
     with pytest.raises(UnavailableError, match=r"no-such\.invalid"):
         list(source.read(far.stream("x/*.csv"), None))
+
+
+def test_what_is_not_there_is_named(far: Far) -> None:
+    with pytest.raises(NotFoundError, match="no_such"):
+        far.read("x/no_such.csv")
 
 
 def test_a_wrong_key_is_said_to_be_wrong_and_not_shown(far: Far) -> None:

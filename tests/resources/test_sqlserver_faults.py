@@ -40,11 +40,11 @@ def server() -> TdsServer:
     return server
 
 
-def fill(server: TdsServer) -> None:
+def fill(server: TdsServer, rows: int = ROWS) -> None:
     server.execute(
         "CREATE TABLE dbo.faults (id bigint, name nvarchar(60), amount float, note nvarchar(60), rv rowversion)"
     )
-    server.load("dbo.faults", many_rows(ROWS))
+    server.load("dbo.faults", many_rows(rows))
 
 
 def stream(**options: Any) -> Stream:
@@ -230,8 +230,9 @@ def test_a_certificate_is_verified(tmp_path: Path, forks: Forks) -> None:
 
 def test_two_landings_with_a_restart_between_have_every_row_once(tmp_path: Path) -> None:
     """The connection breaks in the middle of the first run; the server goes down; the next runs bring the rest."""
-    with running_tds() as server, wire_to(server.port, cut_after=1_500_000) as wire:
-        fill(server)
+    rows = 9_000
+    with running_tds() as server, wire_to(server.port, cut_after=450_000) as wire:
+        fill(server, rows)
         settings = server.settings(port=wire.port, resilience={"attempts": 2, "timeout": 1, "first_wait": 0.05})
         options = SqlServerStreamOptions(type="sqlserver", table="faults", columns=["id", "note"])
         bronze = Bronze(Lake(uri=str(tmp_path)), "test", Stream("faults", options, Incremental(cursor="rv")))
@@ -242,16 +243,16 @@ def test_two_landings_with_a_restart_between_have_every_row_once(tmp_path: Path)
         with pytest.raises(UnavailableError):
             bronze.land(SqlServerSource(**settings), new_run())
         server.start()
-        fill(server)
+        fill(server, rows)
         wire.cut_after = None
-        assert bronze.land(SqlServerSource(**settings), new_run()).account.inserted == ROWS
-        server.load("dbo.faults", many_rows(500, first=ROWS))
+        assert bronze.land(SqlServerSource(**settings), new_run()).account.inserted == rows
+        server.load("dbo.faults", many_rows(500, first=rows))
         assert bronze.land(SqlServerSource(**settings), new_run()).account.inserted == 500
         assert bronze.land(SqlServerSource(**settings), new_run()).account.inserted == 0
         handle = bronze.table.open()
         assert handle is not None
         landed = handle.delta.to_pyarrow_table(columns=["id"]).column("id")
-        assert Counter(landed.to_pylist()) == Counter(range(ROWS + 500))
+        assert Counter(landed.to_pylist()) == Counter(range(rows + 500))
 
 
 def test_rows_that_are_recognised_stand_in_the_account(tmp_path: Path) -> None:

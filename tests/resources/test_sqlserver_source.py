@@ -18,6 +18,7 @@ from etl_resources.sources import sqlserver_plan
 from etl_resources.sources.sqlserver import SqlServerSource, SqlServerStreamOptions
 from etl_resources.sources.sqlserver_columns import Column, _column
 from tests.servers.tds import TdsServer, running_tds, shared_tds
+from tests.soaking import some
 
 _names = itertools.count(1)
 LARGE = "SELECT n AS id, N'some filler that takes room' AS filler FROM dbo.large"
@@ -43,43 +44,39 @@ def table(server: TdsServer, columns: str, *rows: str) -> str:
     return name
 
 
-@pytest.mark.parametrize(
-    ("type_", "written", "arrow", "value"),
-    [
-        ("tinyint", "255", pa.int16(), 255),
-        ("smallint", "-32768", pa.int16(), -32768),
-        ("int", "2147483647", pa.int32(), 2147483647),
-        ("money", "-922337203685477.5808", pa.decimal128(19, 4), Decimal("-922337203685477.5808")),
-        ("decimal(5, 5)", "-0.00012", pa.decimal128(5, 5), Decimal("-0.00012")),
-        ("nchar(5)", "N'ab   '", pa.string(), "ab   "),
-        ("varchar(20)", "'ü'", pa.string(), "ü"),
-        ("nvarchar(max)", "N''", pa.string(), ""),
-        ("varbinary(8)", "0x00ff", pa.binary(), b"\x00\xff"),
-        ("datetime", "'2024-01-01 23:59:59.997'", pa.timestamp("us"), datetime(2024, 1, 1, 23, 59, 59, 997000)),
-        ("datetime2(0)", "'9999-12-31 23:59:59'", pa.timestamp("us"), datetime(9999, 12, 31, 23, 59, 59)),
-        ("datetimeoffset(7)", "'2024-07-01 12:00:00+02:00'", pa.timestamp("us", "UTC"),
-         datetime(2024, 7, 1, 10, tzinfo=UTC)),
-        ("time(0)", "'23:59:59'", pa.string(), "23:59:59"),
-        ("time(7)", "'23:59:59.123456'", pa.string(), "23:59:59.1234560"),
-        ("date", "'0001-01-01'", pa.date32(), date(1, 1, 1)),
-        ("uniqueidentifier", "'6f0e9f0e-0000-4000-8000-00000000000a'", pa.string(),
-         "6F0E9F0E-0000-4000-8000-00000000000A"),
-        ("rowversion", None, pa.binary(), None),
-    ],
-)  # fmt: skip
-def test_values_arrive_exactly(
-    server: TdsServer, source: SqlServerSource, type_: str, written: str | None, arrow: Any, value: Any
-) -> None:
-    if written is None:
-        name = table(server, f"v {type_}, n int")
-        server.execute(f"INSERT INTO dbo.{name} (n) VALUES (1)")
-        (value,) = server.execute(f"SELECT v FROM dbo.{name}")[0]
-    else:
-        name = table(server, f"v {type_}", f"({written})")
-    (batch,) = source.read(stream(table=name, columns=["v"]), None)
-    assert batch.data.schema.field("v").type == arrow
-    assert batch.data.schema == source.read_schema(stream(table=name, columns=["v"]))
-    assert batch.data.column("v").to_pylist() == [value]
+VALUES = [
+    ("tinyint", "255", pa.int16(), 255),
+    ("smallint", "-32768", pa.int16(), -32768),
+    ("int", "2147483647", pa.int32(), 2147483647),
+    ("money", "-922337203685477.5808", pa.decimal128(19, 4), Decimal("-922337203685477.5808")),
+    ("decimal(5, 5)", "-0.00012", pa.decimal128(5, 5), Decimal("-0.00012")),
+    ("nchar(5)", "N'ab   '", pa.string(), "ab   "),
+    ("varchar(20)", "'ü'", pa.string(), "ü"),
+    ("nvarchar(max)", "N''", pa.string(), ""),
+    ("varbinary(8)", "0x00ff", pa.binary(), b"\x00\xff"),
+    ("datetime", "'2024-01-01 23:59:59.997'", pa.timestamp("us"), datetime(2024, 1, 1, 23, 59, 59, 997000)),
+    ("datetime2(0)", "'9999-12-31 23:59:59'", pa.timestamp("us"), datetime(9999, 12, 31, 23, 59, 59)),
+    ("datetimeoffset(7)", "'2024-07-01 12:00:00+02:00'", pa.timestamp("us", "UTC"),
+     datetime(2024, 7, 1, 10, tzinfo=UTC)),
+    ("time(0)", "'23:59:59'", pa.string(), "23:59:59"),
+    ("time(7)", "'23:59:59.123456'", pa.string(), "23:59:59.1234560"),
+    ("date", "'0001-01-01'", pa.date32(), date(1, 1, 1)),
+    ("uniqueidentifier", "'6f0e9f0e-0000-4000-8000-00000000000a'", pa.string(),
+     "6F0E9F0E-0000-4000-8000-00000000000A"),
+]  # fmt: skip
+
+
+def test_values_arrive_exactly(server: TdsServer, source: SqlServerSource) -> None:
+    """One column for each; the server fills the `rowversion`."""
+    columns = ", ".join(f"v{n} {type_}" for n, (type_, _, _, _) in enumerate(VALUES))
+    name = table(server, f"{columns}, r rowversion")
+    names = ", ".join(f"v{n}" for n in range(len(VALUES)))
+    server.execute(f"INSERT INTO dbo.{name} ({names}) VALUES ({', '.join(v for _, v, _, _ in VALUES)})")
+    (version,) = server.execute(f"SELECT r FROM dbo.{name}")[0]
+    (batch,) = source.read(stream(table=name), None)
+    assert batch.data.schema.types == [*(arrow for _, _, arrow, _ in VALUES), pa.binary()]
+    assert batch.data.schema == source.read_schema(stream(table=name))
+    assert list(batch.data.to_pylist()[0].values()) == [*(value for _, _, _, value in VALUES), version]
 
 
 def test_the_seventh_digit_is_cut_off_and_not_rounded() -> None:
@@ -149,9 +146,9 @@ def test_a_query_is_read_as_it_stands_or_as_a_subquery(server: TdsServer, source
     name = table(server, "id int, name nvarchar(20)", "(1, N'a')", "(2, N'b')")
     query = f"SELECT id * 2 AS twice, name FROM dbo.{name} WHERE name <> 'a';"
     (whole,) = source.read(stream(query=query), None)
-    (some,) = source.read(stream(query=query, columns=["name"]), None)
+    (part,) = source.read(stream(query=query, columns=["name"]), None)
     assert whole.data.to_pylist() == [{"twice": 4, "name": "b"}]
-    assert some.data.to_pylist() == [{"name": "b"}]
+    assert part.data.to_pylist() == [{"name": "b"}]
     with_query = f"WITH x AS (SELECT id FROM dbo.{name}) SELECT id FROM x"
     (batch,) = source.read(stream(query=with_query), None)
     assert batch.data.num_rows == 2
@@ -190,7 +187,7 @@ def test_names_that_are_not_there_come_with_the_nearest_that_are(server: TdsServ
         assert near in caught.value.fix
 
 
-@pytest.mark.parametrize("type_", ["datetime2(7)", "datetime", "date", "datetimeoffset(3)"])
+@pytest.mark.parametrize("type_", some(["datetime2(7)", "datetimeoffset(3)", "datetime", "date"], 2))
 def test_a_window_is_half_open_and_in_utc(server: TdsServer, source: SqlServerSource, type_: str) -> None:
     name = table(
         server, f"id int, at {type_}", "(1, '2024-01-01')", "(2, '2024-01-02')", "(3, '2024-01-03')", "(4, NULL)"
@@ -211,14 +208,15 @@ def test_a_window_is_half_open_and_in_utc(server: TdsServer, source: SqlServerSo
 
 def test_a_read_sees_one_moment(server: TdsServer, source: SqlServerSource) -> None:
     """Rows that come and go while the table is read are neither missed nor doubled."""
+    rows = 40_000
     name = table(server, "id int, filler nvarchar(200)")
-    server.load(f"dbo.{name}", pa.table({"id": pa.array(range(60_000), pa.int32()), "filler": ["x" * 200] * 60_000}))
+    server.load(f"dbo.{name}", pa.table({"id": pa.array(range(rows), pa.int32()), "filler": ["x" * 200] * rows}))
     batches = source.read(stream(table=name, read_ahead=0), None, batch_rows=1000)
     seen = next(iter(batches)).data.column("id").to_pylist()
     server.execute(f"DELETE FROM dbo.{name} WHERE id % 2 = 0", f"INSERT INTO dbo.{name} VALUES (-1, N'new')")
     for batch in batches:
         seen += batch.data.column("id").to_pylist()
-    assert sorted(seen) == list(range(60_000))
+    assert sorted(seen) == list(range(rows))
 
 
 def test_a_database_without_snapshots_is_read_and_the_risk_is_said(
@@ -262,7 +260,7 @@ def test_a_table_that_changes_between_description_and_read_is_an_error(
 
 def test_an_error_of_the_query_half_way_is_an_error(server: TdsServer, source: SqlServerSource) -> None:
     name = table(server, "n bigint, s nvarchar(20)")
-    data = pa.table({"n": pa.array(range(100_000)), "s": ["1"] * 99_999 + ["no number"]})
+    data = pa.table({"n": pa.array(range(40_000)), "s": ["1"] * 39_999 + ["no number"]})
     server.load(f"dbo.{name}", data)
     with pytest.raises(EngineError, match="Conversion failed"):
         list(source.read(stream(query=f"SELECT CAST(s AS int) AS v FROM dbo.{name}"), None))
@@ -270,7 +268,7 @@ def test_an_error_of_the_query_half_way_is_an_error(server: TdsServer, source: S
 
 def test_a_reader_that_stops_early_leaves_no_thread(server: TdsServer, source: SqlServerSource) -> None:
     name = table(server, "id bigint")
-    server.load(f"dbo.{name}", pa.table({"id": pa.array(range(200_000))}))
+    server.load(f"dbo.{name}", pa.table({"id": pa.array(range(100_000))}))
     for options in ({}, {"parallel": 3, "split_by": "id"}):
         batches: Any = source.read(stream(table=name, **options), None, batch_rows=1000)
         next(batches)
