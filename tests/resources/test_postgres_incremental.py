@@ -328,7 +328,7 @@ def test_under_concurrent_writers_nothing_is_missed_and_nothing_is_read_twice(
             connection, "NOT pg_visible_in_snapshot(xmin::text::xid8, %(last)s::pg_snapshot)",
             "pg_current_snapshot()::text",
         )  # fmt: skip
-        writers = Writers(postgres_server, postgres_database, threads=8, seconds=6, seed=random.randrange(10**6))
+        writers = Writers(postgres_server, postgres_database, threads=8, seconds=3.5, seed=random.randrange(10**6))
         seen: Counter[tuple[int, int]] = Counter()
         newest: dict[int, int] = {}
 
@@ -350,7 +350,7 @@ def test_under_concurrent_writers_nothing_is_missed_and_nothing_is_read_twice(
         read()
         truth = dict(connection.execute("SELECT id, version FROM t").fetchall())
     assert writers.errors == []
-    assert reads > 10
+    assert reads > 5
     assert len(truth) > 100
     assert newest == truth, "nothing is missed"
     assert max(seen.values()) == 1, "nothing is read twice"
