@@ -157,7 +157,7 @@ class Writers:
                 self._transaction(connection, rng)
                 time.sleep(self.rest)
             except (psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
-                connection.rollback()
+                connection = _rolled_back(connection)
             except psycopg.OperationalError:  # the server has crashed; the ledger knows whether the commit was done
                 connection = None
                 time.sleep(0.05)
@@ -190,6 +190,15 @@ class Writers:
                 self.server.connect(self.database, connect_timeout=2) as connection,
             ):
                 connection.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+
+
+def _rolled_back(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any] | None:
+    """Return the connection, or None if the server has crashed meanwhile."""
+    try:
+        connection.rollback()
+    except psycopg.OperationalError:
+        return None
+    return connection
 
 
 def _change(rng: random.Random) -> tuple[str, str, int]:
