@@ -84,7 +84,7 @@ def test_of_writers_at_once_one_wins(lake: Lake) -> None:
     """A store takes a log entry only if it is not there yet (`If-None-Match`, or the generation 0)."""
     table = lake.table("silver", "race")
     table.ensure(SCHEMA)
-    handles = [table.open() for _ in range(4)]
+    handles = [table.open() for _ in range(3)]
     outcomes: list[str] = []
 
     def write(handle: Handle) -> None:
@@ -100,7 +100,7 @@ def test_of_writers_at_once_one_wins(lake: Lake) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(outcomes) == ["lost", "lost", "lost", "won"]
+    assert sorted(outcomes) == ["lost", "lost", "won"]
     assert ids(table) == [1]
 
 
@@ -114,25 +114,26 @@ def test_writers_under_other_names_all_get_in(lake: Lake) -> None:
             staged.write(pa.RecordBatch.from_pylist([{"id": number}], schema=SCHEMA))
             table.append(handle, staged, Commit(f"app-{number}", 1))
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert ids(table) == [0, 1, 2, 3]
+    assert ids(table) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("lake", some(["s3", "gs", "az"], 1), indirect=True)
 def test_small_files_are_compacted_and_old_ones_deleted(lake: Lake) -> None:
     table = lake.table("bronze", "events")
     handle = table.ensure(SCHEMA)
-    for number in range(1, 5):
+    for number in (1, 2):
         handle = append(table, handle, number, number)
-    assert (table.optimize().before, len((table.open() or handle).data_files())) == (4, 1)
-    assert len(table.vacuum(timedelta(0))) == 4
-    assert ids(table) == [1, 2, 3, 4]
+    assert (table.optimize().before, len((table.open() or handle).data_files())) == (2, 1)
+    assert len(table.vacuum(timedelta(0))) == 2
+    assert ids(table) == [1, 2]
 
 
+@pytest.mark.parametrize("lake", some(["s3", "gs", "az"], 1), indirect=True)
 def test_what_is_discarded_is_gone_from_the_store(lake: Lake) -> None:
     table = lake.table("bronze", "thrown")
     handle = table.ensure(SCHEMA)

@@ -54,16 +54,16 @@ def files_on_disk(table: LakeTable) -> int:
 def test_a_thousand_small_loads_do_not_leave_a_thousand_files(
     table: LakeTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """30 loads, at a tenth of the usual patience."""
+    """16 loads, at a tenth of the usual patience."""
     monkeypatch.setattr(upkeep, "MANY_FILES", 5)
     most = 0
-    for number in range(1, 31):
+    for number in range(1, 17):
         load(table, number)
         table.tidy(opened(table))
         most = max(most, len(opened(table).data_files()))
     assert most <= 6
-    assert values(table) == expected(30)
-    assert opened(table).committed("app") == 30
+    assert values(table) == expected(16)
+    assert opened(table).committed("app") == 16
 
 
 def test_tidy_waits_until_it_is_worth_it(table: LakeTable) -> None:
@@ -125,12 +125,12 @@ def test_a_table_with_a_younger_schema_than_its_files_is_compacted(table: LakeTa
 
 def test_two_compactions_at_once_double_nothing(table: LakeTable) -> None:
     """With delta-rs' own, every row would be there twice."""
-    for number in range(1, 30):
+    for number in range(1, 16):
         load(table, number)
     with ThreadPoolExecutor(4) as pool:
         outcomes = list(pool.map(lambda _: table.optimize(), range(4)))
     assert sum(done.compacted for done in outcomes) >= 1
-    assert values(table) == expected(29)
+    assert values(table) == expected(15)
 
 
 def test_loads_go_on_while_a_table_is_compacted(table: LakeTable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,17 +139,17 @@ def test_loads_go_on_while_a_table_is_compacted(table: LakeTable, monkeypatch: p
         load(table, number)
 
     def write() -> None:
-        for number in range(4, 24):
+        for number in range(4, 16):
             load(table, number)
 
     def compact() -> list[str]:
-        return [table.tidy(opened(table)).reason for _ in range(12)]
+        return [table.tidy(opened(table)).reason for _ in range(8)]
 
     with ThreadPoolExecutor(3) as pool:
         writing, compacting = pool.submit(write), [pool.submit(compact) for _ in range(2)]
         writing.result()
         reasons = {reason for task in compacting for reason in task.result()}
-    assert values(table) == expected(23)
+    assert values(table) == expected(15)
     few = {"there are few small files", "there are no small files to put together"}
     assert {reason.split(":")[0] for reason in reasons} <= {"", "not compacted now", *few}
     assert "" in reasons, "some were compacted"

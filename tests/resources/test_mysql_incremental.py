@@ -20,6 +20,7 @@ from etl_resources.sources import mysql_seen
 from etl_resources.sources.mysql import MysqlSource, MysqlStreamOptions
 from etl_resources.sources.mysql_horizon import Horizon, Open, _transactions, take
 from tests.servers.mysql import MysqlServer, running_mysql, shared_mysql
+from tests.soaking import some
 
 
 class Reader:
@@ -71,7 +72,7 @@ def insert(client: Any, *ids: int, at: str = "NOW(6)") -> None:
             cursor.execute(f"INSERT INTO t VALUES ({n}, {at}, {at}, {n}, 1)")
 
 
-CURSORS = ["at", "on_clock", "n"]
+CURSORS = some(["at", "n", "on_clock"], 2)
 
 
 @pytest.mark.parametrize("cursor", CURSORS)
@@ -93,7 +94,7 @@ def test_a_row_that_is_committed_late_is_read_and_nothing_twice(
         assert reader.ids() == []
 
 
-@pytest.mark.parametrize("cursor", ["at", "on_clock"])
+@pytest.mark.parametrize("cursor", some(["on_clock", "at"], 1))
 def test_a_transaction_that_is_open_at_the_first_read_is_waited_for_by_its_age(
     server: MysqlServer, source: MysqlSource, table: str, cursor: str
 ) -> None:
@@ -455,7 +456,7 @@ def test_under_concurrent_writers_nothing_is_missed_and_nothing_is_read_twice(
                 naive[name].read()
 
         read()
-        writers = Writers(server, database, threads=6, seconds=4, seed=random.randrange(10**6))
+        writers = Writers(server, database, threads=6, seconds=3, seed=random.randrange(10**6))
         for thread in writers.threads:
             thread.start()
         reads = 0
@@ -468,7 +469,7 @@ def test_under_concurrent_writers_nothing_is_missed_and_nothing_is_read_twice(
         truth = dict(server.execute(database, "SELECT id, v FROM t"))
     assert writers.errors == []
     assert reads > 3
-    assert len(truth) > 60
+    assert len(truth) > 40
     for name in ("at", "on_clock"):
         assert newest[name] == truth, f"nothing is missed by {name}"
     assert newest["id"].keys() == truth.keys(), "nothing is missed by id"

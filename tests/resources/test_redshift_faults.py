@@ -26,6 +26,7 @@ from etl_resources.sources.redshift import RedshiftSource, RedshiftStreamOptions
 from tests.servers.proxy import free_port, wire_to
 from tests.servers.redshift import UNLOAD, running_redshift, shared_redshift
 from tests.servers.s3 import BUCKET
+from tests.soaking import some
 
 ROWS = 60_000
 ONCE = {"attempts": 1, "timeout": 1, "silence": 1, "first_wait": 0.01, "longest_wait": 0.05}
@@ -73,7 +74,7 @@ def left() -> list[str]:
     return [f.path for f in Storage(s3.options, secrets, s3.client_options).find(f"s3://{BUCKET}/unloaded/**")]
 
 
-@pytest.mark.parametrize("bytes_", [0, 30, 700, 1_500_000])
+@pytest.mark.parametrize("bytes_", some([0, 700, 1_500_000, 30], 3))
 def test_a_wire_that_is_cut_is_an_error_wherever_it_is_cut(database: str, bytes_: int) -> None:
     """While it connects, logs in, answers, and sends rows."""
     with wire_to(shared_redshift().port, cut_after=bytes_) as wire, pytest.raises(UnavailableError) as caught:
@@ -82,7 +83,7 @@ def test_a_wire_that_is_cut_is_an_error_wherever_it_is_cut(database: str, bytes_
 
 
 @pytest.mark.timeout(40)
-@pytest.mark.parametrize("bytes_", [0, 30, 1_000_000])
+@pytest.mark.parametrize("bytes_", some([0, 1_000_000, 30], 2))
 def test_a_server_that_falls_silent_is_given_up(database: str, bytes_: int) -> None:
     with wire_to(shared_redshift().port, stall_after=bytes_) as wire, pytest.raises(UnavailableError, match="in time"):
         read(source(database, port=wire.port, statement_timeout=1), stream())
@@ -155,6 +156,7 @@ def test_a_server_without_tls_is_refused_unless_told_otherwise(database: str) ->
         source(database, sslmode="verify-full").ping()
 
 
+@pytest.mark.soak  # to the reader it is a wire that is cut, and a run after an outage
 def test_a_server_that_is_restarted_half_way_is_an_error_and_then_read_anew(database: str) -> None:
     port = free_port()
     with running_redshift(port):
@@ -178,7 +180,7 @@ def test_unloaded_rows_are_read_once_and_removed(database: str) -> None:
     assert left() == []
 
 
-@pytest.mark.parametrize("name", ["lose_rows", "short_manifest", "no_manifest"])
+@pytest.mark.parametrize("name", some(["lose_rows", "short_manifest", "no_manifest"], 2))
 def test_unloaded_rows_that_are_missing_are_noticed(database: str, fault: Any, name: str) -> None:
     fault(name)
     with pytest.raises(RowsNotConservedError, match="the server"):
