@@ -157,7 +157,7 @@ class Writers:
                 self._transaction(connection, rng)
                 time.sleep(self.rest)
             except (psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
-                connection = _rolled_back(connection)
+                connection = connection and _rolled_back(connection)
             except psycopg.OperationalError:  # the server has crashed; the ledger knows whether the commit was done
                 connection = None
                 time.sleep(0.05)
