@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
@@ -130,4 +131,20 @@ def orders(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     ended = made.etl("run", "orders")
     assert ended.code == 0, ended.err
     made.first = ended
+    shutil.copytree(made.root, made.root.with_name(f"{made.root.name}-kept"))
     return made
+
+
+@pytest.fixture(scope="session")
+def copied(orders: Shop) -> Callable[[Path], Shop]:
+    """Gives projects of their own, each in a folder, as `orders` was after its first run."""
+    kept = orders.root.with_name(f"{orders.root.name}-kept")
+
+    def copy(root: Path) -> Shop:
+        made = Shop(root)
+        for name in ("data", ".lake", ".dagster"):
+            shutil.copytree(kept / name, root / name)
+        shutil.copytree(kept / orders.package / "defs", root / made.package / "defs", dirs_exist_ok=True)
+        return made
+
+    return copy

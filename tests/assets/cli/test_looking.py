@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import chdir
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -14,11 +16,9 @@ from tests.assets.cli.conftest import Shop
 
 
 @pytest.fixture(scope="module")
-def shop_with_history(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+def shop_with_history(copied: Callable[[Path], Shop], tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """Two good runs and, in between, one that failed."""
-    made = Shop(tmp_path_factory.mktemp("history"))
-    assert made.etl("new", "orders").code == 0
-    assert made.etl("run", "orders").code == 0
+    made = copied(tmp_path_factory.mktemp("history"))
     data = made.root / "data" / "orders" / "orders.csv"
     content = data.read_text()
     data.unlink()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from tests.assets.cli.conftest import Shop
@@ -66,9 +69,8 @@ def test_an_unknown_pipeline_is_wrong_usage(orders: Shop) -> None:
     assert orders.etl("query", "ordres", "SELECT 1").code == 2
 
 
-def test_live_shows_what_is_pending(shop: Shop) -> None:
-    assert shop.etl("new", "orders").code == 0
-    assert shop.etl("run", "orders").code == 0
+def test_live_shows_what_is_pending(copied: Callable[[Path], Shop], tmp_path: Path) -> None:
+    shop = copied(tmp_path)
     data = shop.root / "data" / "orders" / "orders.csv"
     data.write_text(data.read_text() + "10,Rosa,2024-01-10,1,5.00,open\n")
     assert shop.etl("run", "orders", "--select", "bronze").code == 0

@@ -138,8 +138,8 @@ def test_a_second_run_reads_what_was_changed_and_nothing_else(crm: tuple[Crm, Pi
 
 
 def test_the_real_rates_arrive_digit_for_digit(api: Api, tmp_path: Path) -> None:
-    """The newest fifth of the history, then the days that were kept back."""
-    rates = history()[-44_000:]
+    """The newest part of the history, then the days that were kept back."""
+    rates = history()[-15_000:]
     days = sorted({rate[0] for rate in rates})
     until = days[-3]
     shown: list[Rate] = [rate for rate in rates if rate[0] < until]
@@ -156,7 +156,7 @@ def test_the_real_rates_arrive_digit_for_digit(api: Api, tmp_path: Path) -> None
     found = {(f"{row['rate_date']}", row["currency"]): row["rate"] for row in running.rows("silver", "rates")}
     assert found == {(day, currency): Decimal(rate) for day, currency, rate in rates}
     months = {(f"{row['month']}", row["currency"]): row for row in running.build("monthly_rates")}
-    for month, currency in (("2024-06", "USD"), ("2025-02", "JPY")):
+    for month, currency in (("2025-06", "USD"), ("2025-02", "JPY")):
         values = [Decimal(r) for d, c, r in rates if d.startswith(month) and c == currency]
         row = months[f"{month}-01", currency]
         assert (row["days"], row["lowest_rate"], row["highest_rate"]) == (len(values), min(values), max(values))

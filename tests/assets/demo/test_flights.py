@@ -10,8 +10,9 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import date
+from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pytest
@@ -19,9 +20,23 @@ import pytest
 from etl_assets.demo import flights
 from etl_resources.exceptions import ConfigurationError
 
-COLUMNS = (
-    "year", "month", "day", "carrier", "flight", "origin", "dest", "tailnum", "dep_time", "arr_delay", "time_hour",
-)  # fmt: skip
+
+class Flight(NamedTuple):
+    """Some columns of a raw flight, as text."""
+
+    year: str
+    month: str
+    day: str
+    carrier: str
+    flight: str
+    origin: str
+    dest: str
+    tailnum: str
+    dep_time: str
+    arr_delay: str
+    time_hour: str
+
+
 DEFS = Path(__file__).parents[3] / "etl_assets" / "defs" / "flights"
 
 
@@ -33,13 +48,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def flown(folder: Path) -> list[dict[str, str]]:
-    """Some columns of the raw flights, read without any engine."""
+def flown(folder: Path) -> list[Flight]:
+    """The raw flights, read without any engine."""
     with zipfile.ZipFile(folder / "flights.csv.zip") as archive, archive.open("flights.csv") as file:
         lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8"))
         names = next(lines)
-        wanted = [(name, names.index(name)) for name in COLUMNS]
-        return [{name: line[at] for name, at in wanted} for line in lines]
+        return list(map(Flight._make, map(itemgetter(*map(names.index, Flight._fields)), lines)))
 
 
 @pytest.fixture(scope="module")
@@ -107,23 +121,21 @@ def test_preparing_imports_neither_pandas_nor_the_package(tmp_path: Path) -> Non
     assert result.stdout.strip() == "[]"
 
 
-def test_the_key_of_flights_identifies_a_flight(flown: list[dict[str, str]]) -> None:
+def test_the_key_of_flights_identifies_a_flight(flown: list[Flight]) -> None:
     assert len(flown) == 336_776
     key = ("year", "month", "day", "carrier", "flight", "origin")
-    assert len({tuple(row[name] for name in key) for row in flown}) == len(flown)
-    assert len({tuple(row[name] for name in key[:-1]) for row in flown}) < len(flown), "the origin belongs to the key"
+    assert len(set(map(attrgetter(*key), flown))) == len(flown)
+    assert len(set(map(attrgetter(*key[:-1]), flown))) < len(flown), "the origin belongs to the key"
 
 
-def test_punctuality_adds_up_to_what_the_raw_file_says(
-    silver: duckdb.DuckDBPyConnection, flown: list[dict[str, str]]
-) -> None:
+def test_punctuality_adds_up_to_what_the_raw_file_says(silver: duckdb.DuckDBPyConnection, flown: list[Flight]) -> None:
     expected: dict[tuple[str, date], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for row in flown:
-        tally = expected[row["carrier"], date(2013, int(row["month"]), 1)]
+        tally = expected[row.carrier, date(2013, int(row.month), 1)]
         tally[0] += 1
-        tally[1] += row["dep_time"] == "NA"
-        tally[2] += row["dep_time"] != "NA" and row["arr_delay"] == "NA"
-        tally[3] += row["arr_delay"] != "NA" and int(row["arr_delay"]) < 15
+        tally[1] += row.dep_time == "NA"
+        tally[2] += row.dep_time != "NA" and row.arr_delay == "NA"
+        tally[3] += row.arr_delay != "NA" and int(row.arr_delay) < 15
     rows = gold(silver, "on_time_performance")
     counts = ("flights", "cancelled", "diverted", "on_time")
     assert {(row["carrier"], row["month"]): [row[name] for name in counts] for row in rows} == expected
@@ -132,12 +144,12 @@ def test_punctuality_adds_up_to_what_the_raw_file_says(
 
 
 def test_the_worst_route_is_the_one_with_the_highest_mean_delay(
-    silver: duckdb.DuckDBPyConnection, flown: list[dict[str, str]]
+    silver: duckdb.DuckDBPyConnection, flown: list[Flight]
 ) -> None:
     delays: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row in flown:
-        if row["arr_delay"] != "NA":
-            delays[row["origin"], row["dest"]].append(int(row["arr_delay"]))
+        if row.arr_delay != "NA":
+            delays[row.origin, row.dest].append(int(row.arr_delay))
     means = {route: sum(found) / len(found) for route, found in delays.items() if len(found) >= 100}
     ranked = sorted(means, key=lambda route: (-means[route], route))
     rows = sorted(gold(silver, "worst_routes"), key=lambda row: row["rank"])
@@ -151,26 +163,26 @@ def test_routes_to_airports_that_the_list_lacks_are_not_lost(silver: duckdb.Duck
 
 
 def test_every_flight_counts_under_one_kind_of_weather(
-    silver: duckdb.DuckDBPyConnection, folder: Path, flown: list[dict[str, str]]
+    silver: duckdb.DuckDBPyConnection, folder: Path, flown: list[Flight]
 ) -> None:
     with (folder / "weather.csv").open(encoding="utf-8", newline="") as file:
         hours = {(row["origin"], row["time_hour"]): row for row in csv.DictReader(file)}
-    without = sum(1 for row in flown if (row["origin"], row["time_hour"]) not in hours)
+    without = sum(1 for row in flown if (row.origin, row.time_hour) not in hours)
     foggy = {place for place, row in hours.items() if float(row["visib"]) < 3}
     rows = {row["weather"]: row for row in gold(silver, "delay_by_weather")}
     assert sum(row["flights"] for row in rows.values()) == len(flown)
-    assert sum(row["cancelled"] for row in rows.values()) == sum(1 for row in flown if row["dep_time"] == "NA")
+    assert sum(row["cancelled"] for row in rows.values()) == sum(1 for row in flown if row.dep_time == "NA")
     assert rows["no observation"]["flights"] == without
-    fogged = sum(1 for row in flown if (row["origin"], row["time_hour"]) in foggy)
+    fogged = sum(1 for row in flown if (row.origin, row.time_hour) in foggy)
     assert rows["visibility below 3 miles"]["flights"] == fogged
     assert rows["heavy rain or snow"]["mean_departure_delay"] > rows["fair"]["mean_departure_delay"]
 
 
-def test_fleets_count_aircraft_without_an_age(silver: duckdb.DuckDBPyConnection, flown: list[dict[str, str]]) -> None:
+def test_fleets_count_aircraft_without_an_age(silver: duckdb.DuckDBPyConnection, flown: list[Flight]) -> None:
     fleets: dict[str, set[str]] = defaultdict(set)
     for row in flown:
-        if row["dep_time"] != "NA":
-            fleets[row["carrier"]].add(row["tailnum"])
+        if row.dep_time != "NA":
+            fleets[row.carrier].add(row.tailnum)
     rows = gold(silver, "fleet_age")
     assert {row["carrier"]: row["aircraft"] for row in rows} == {
         carrier: len(fleet) for carrier, fleet in fleets.items()

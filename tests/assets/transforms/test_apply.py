@@ -61,7 +61,7 @@ TEXTS = st.one_of(
 
 @pytest.mark.slow
 @settings(
-    max_examples=examples(20),
+    max_examples=examples(8),
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # an example takes long: a small one is not worth the wait
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -254,4 +254,4 @@ def test_thirty_steps_on_fifty_columns_compile_fast() -> None:
         ibis.to_sql(apply_steps(table, parsed).table, dialect="duckdb")
         return time.process_time() - start
 
-    assert min(seconds() for _ in range(3)) < 1.0
+    assert any(seconds() < 1.0 for _ in range(3))

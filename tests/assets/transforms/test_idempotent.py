@@ -58,7 +58,7 @@ def queries() -> dict[str, tuple[str, str]]:
     return {name: (sql_of(step, 1), sql_of(step, 2)) for name, step in STEPS.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @settings(
     max_examples=examples(3),
     deadline=None,
