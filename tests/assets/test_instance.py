@@ -6,8 +6,6 @@ import copy
 import importlib.util
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from click.testing import CliRunner
+from dagster._cli.asset import asset_materialize_command
 from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import ConfigurableClassData
 
@@ -84,14 +84,16 @@ def test_the_embedded_instance_keeps_everything_beside_itself_without_dagster_ho
     (tmp_path / "tiny.py").write_text(
         module + "\ndefs = dg.Definitions(assets=[one], executor=dg.in_process_executor)\n"
     )
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER")}
-    command = [Path(sys.executable).parent / "dagster", "asset", "materialize", "-m", "tiny", "--select", "*"]
+    for name in [name for name in os.environ if name.startswith("DAGSTER")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # and what the command puts there goes again
 
-    subprocess.run(command, cwd=tmp_path, env=bare, check=True, capture_output=True, timeout=120)
+    ended = CliRunner().invoke(asset_materialize_command, ["-m", "tiny", "--select", "*"])
 
+    assert ended.exit_code == 0, ended.output
     assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == {"dagster.yaml", "tiny.py", ".dagster"}
     assert list((tmp_path / ".dagster" / "compute_logs").rglob("*.out"))
-    monkeypatch.chdir(tmp_path)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.SUCCESS]
         assert instance.get_latest_materialization_event(dg.AssetKey("one")) is not None
