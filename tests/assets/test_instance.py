@@ -18,6 +18,8 @@ from dagster._cli.asset import asset_materialize_command
 from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import ConfigurableClassData
 
+from tests.soaking import some
+
 PROJECT = Path(__file__).parents[2]
 FILES = {"embedded": PROJECT / "dagster.yaml", "deploy": PROJECT / "deploy" / "dagster.yaml"}
 SETTINGS: dict[str, dict[str, Any]] = {name: yaml.safe_load(path.read_text("utf-8")) for name, path in FILES.items()}
@@ -68,7 +70,10 @@ def test_dagster_reads_the_settings(name: str, tmp_path: Path, environment, monk
     _check(SETTINGS[name], tmp_path)
 
 
-@pytest.mark.parametrize(("name", "path"), [(name, path) for name in FILES for path in _paths(SETTINGS[name])])
+PATHS = sorted(((name, path) for name in FILES for path in _paths(SETTINGS[name])), key=lambda one: len(one[1]))
+
+
+@pytest.mark.parametrize(("name", "path"), some(PATHS, 36))
 def test_a_typo_in_any_key_is_an_error(
     name: str, path: tuple[str, ...], tmp_path: Path, environment, monkeypatch
 ) -> None:

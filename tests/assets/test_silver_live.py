@@ -109,7 +109,7 @@ def test_what_would_be_rejected_is_left_out(tmp_path: Path) -> None:
 def test_live_is_what_a_refining_makes(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     table = Table(tmp_path)
-    for _ in range(8 if seed else 4):
+    for _ in range(8 if seed else 3):
         for _ in range(chance.randint(1, 6)):
             table.log.commit(*random_transaction(chance, table.log.rows["a"]))
         table.log.per_tick = chance.randint(1, 4)

@@ -137,6 +137,7 @@ def test_lineage_leads_from_the_published_column_to_the_source_column(ran: Ran) 
         assert [(dep.asset_key.to_user_string(), dep.column_name) for dep in deps] == [(parent, parent_column)]
 
 
+@pytest.mark.soak
 def test_a_second_run_reads_nothing_and_publishes_nothing_twice(ran: Ran) -> None:
     folder, _ = ran
 
