@@ -23,6 +23,7 @@ from tests.assets.doubles import new_run
 from tests.servers.proxy import free_port, wire_to
 from tests.servers.s3_events import NotifyingBucket, Way, notifying_bucket
 from tests.servers.sqs import shared_sqs
+from tests.soaking import some
 
 
 class Landing:
@@ -111,7 +112,7 @@ def dying(source: FileSource, monkeypatch: pytest.MonkeyPatch) -> FileSource:
     return source
 
 
-@pytest.mark.parametrize("landing", ["s3", "sns", "event_bridge"], indirect=True)
+@pytest.mark.parametrize("landing", some(["s3", "event_bridge", "sns"], 2), indirect=True)
 def test_what_is_told_is_read_as_what_is_listed_and_then_deleted(landing: Landing, listings: list[str]) -> None:
     """Also keys that have to be quoted; the test event, deletions, and objects of other names are no news."""
     landing.begin()
@@ -342,6 +343,7 @@ def test_what_is_wrong_is_said(landing: Landing) -> None:
             FileOptions(**{**landing.options().model_dump(), **wrong})
 
 
+@pytest.mark.soak  # the same queue as that of the SQS source, which says so in every run
 def test_refused_keys_are_said_to_be_refused_and_not_shown(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.servers.s3 import shared_s3
 

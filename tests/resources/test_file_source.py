@@ -27,6 +27,7 @@ from etl_resources.files.known import KnownFiles
 from etl_resources.files.storage import FileInfo, Storage, glob_pattern
 from etl_resources.source import Batch, Incremental, Position, Snapshot, Stream, Window
 from etl_resources.sources.file import FileOptions, FileSource
+from tests.soaking import some
 
 
 def stream(path: Path | str, **options: Any) -> Stream:
@@ -261,7 +262,7 @@ def test_an_archive_that_is_damaged_encrypted_or_nested_is_refused(tmp_path: Pat
         read(stream(archive(tmp_path / "2.zip", {"inner.zip": whole})))
 
 
-@pytest.mark.parametrize("suffix", [".csv.gz", ".csv.zst", ".zip"])
+@pytest.mark.parametrize("suffix", some([".csv.zst", ".zip", ".csv.gz"], 2))
 def test_a_decompression_bomb_is_refused(suffix: str, tmp_path: Path) -> None:
     content = b"a\n" + (b"x" * 4095 + b"\n") * (17 << 10)
     path = tmp_path / f"1{suffix}"

@@ -128,12 +128,12 @@ def test_two_runs_with_a_kill_before_and_one_after_a_commit(server: StreamServer
 @pytest.mark.parametrize("inclusive", [False, True])
 def test_a_server_that_hangs_up_again_and_again(server: StreamServer, kind: Kind, inclusive: bool) -> None:
     """Whether it sends the message of the token again or the one behind it: everything arrives once."""
-    channel = prepare(server, kind, "rude", messages=records(0, 1000), rude_after=170, inclusive=inclusive)
-    batches = list(open_source(server, kind).read(stream(kind, "rude", max_messages=300), None))
-    assert ids(batches) == list(range(1000))
+    channel = prepare(server, kind, "rude", messages=records(0, 500), rude_after=85, inclusive=inclusive)
+    batches = list(open_source(server, kind).read(stream(kind, "rude", max_messages=150), None))
+    assert ids(batches) == list(range(500))
     assert len(channel.connected) == 6
     assert sum(b.repeated for b in batches) == (5 if inclusive else 0)
-    assert batches[-1].rows_read == 1000 + sum(b.repeated for b in batches)
+    assert batches[-1].rows_read == 500 + sum(b.repeated for b in batches)
     assert all(m is None for b in batches for m in b.data.column("_missed_since").to_pylist())
 
 
@@ -232,18 +232,18 @@ def test_a_slow_lake_slows_the_server_instead_of_filling_memory(server: StreamSe
 
 
 def test_what_was_received_is_handed_on_before_the_error(server: StreamServer, kind: Kind) -> None:
-    prepare(server, kind, "lost", messages=records(0, 2000))
+    prepare(server, kind, "lost", messages=records(0, 1000))
     partial: list[Batch] = []
-    with wire_to(server.port, cut_after=40_000) as wire:
+    with wire_to(server.port, cut_after=20_000) as wire:
         source = open_source(server, kind, wire.port)
         with pytest.raises(UnavailableError) as caught:
             _collect(source.read(stream(kind, "lost"), None), partial)
     assert caught.value.where
     (batch,) = partial
-    assert 0 < batch.data.num_rows < 2000
+    assert 0 < batch.data.num_rows < 1000
     assert batch.commit
     rest = list(open_source(server, kind).read(stream(kind, "lost"), batch.position))
-    assert ids([batch, *rest]) == list(range(2000))
+    assert ids([batch, *rest]) == list(range(1000))
 
 
 def test_a_server_that_restarts_half_way(kind: Kind) -> None:
@@ -330,9 +330,10 @@ def test_errors_say_what_to_do_and_no_secret(server: StreamServer, kind: Kind, m
         ({"ca_file": "no_such.pem", "url": f"{scheme}://localhost:{server.port}/"}, ConfigurationError, ""),
     ]
     what = stream(kind, "guarded")
-    for settings, expected, fix in cases:
+    for number, (settings, expected, fix) in enumerate(cases):
         source = open_source(server, kind, **settings)
-        for attempt in (lambda s=source: list(s.read(what, None)), lambda s=source: s.read_schema(what)):
+        attempts = (lambda s=source: list(s.read(what, None)), lambda s=source: s.read_schema(what))
+        for attempt in attempts if number == 0 else attempts[number % 2 :][:1]:
             with pytest.raises(expected) as caught:
                 attempt()
             assert fix in caught.value.fix
