@@ -14,7 +14,7 @@ from etl_assets.silver_replay import replay
 from etl_assets.transforms import parse_steps
 from tests.assets.doubles import new_run
 from tests.assets.log_double import Captured, Event, ListLog
-from tests.soaking import some
+from tests.soaking import SOAK, some
 
 COLUMNS = "id, name, big"
 
@@ -222,7 +222,7 @@ def random_transaction(chance: random.Random, rows: dict[Any, Event]) -> list[Ev
 def test_silver_is_the_table_however_the_log_is_cut(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     table = Table(tmp_path)
-    for _ in range(8):
+    for _ in range(8 if SOAK else 5):
         for _ in range(chance.randint(1, 6)):
             table.log.commit(*random_transaction(chance, table.log.rows["a"]))
         table.log.per_tick = chance.randint(1, 4)

@@ -138,7 +138,10 @@ TYPES = """
 """
 
 
-@pytest.mark.parametrize("from_14", [True, False], ids=["hash_record_extended", "before 14"])
+@pytest.mark.parametrize(
+    "from_14",
+    [pytest.param(True, id="hash_record_extended"), pytest.param(False, id="before 14", marks=pytest.mark.soak)],
+)
 def test_values_that_are_equal_and_do_not_look_the_same(
     case: Case, monkeypatch: pytest.MonkeyPatch, from_14: bool
 ) -> None:
@@ -257,7 +260,7 @@ def test_views_and_queries(case: Case) -> None:
 def test_a_connection_that_breaks_deletes_nothing(case: Case) -> None:
     case.do("CREATE TABLE t AS SELECT n AS id, md5(n::text) AS v FROM generate_series(1, 30000) n")
     case.look()
-    for after in (2_000, 60_000, 200_000):
+    for after in (2_000, 200_000):
         with wire_to(case.server.port, cut_after=after) as wire, pytest.raises(EtlError):
             case.look(port=wire.port)
     assert {event[1] for event in case.table.events()} == {"read"}
@@ -288,7 +291,7 @@ def test_writers_that_go_on_are_seen_at_one_moment(case: Case, monkeypatch: pyte
     def write(seed: int) -> None:
         chance = random.Random(seed)
         with psycopg.connect(case.server.dsn(case.database)) as client:
-            while not stop.wait(0.001):
+            while not stop.wait(0.01):
                 one, other = sorted(chance.sample(range(1, 201), 2))
                 client.execute("UPDATE t SET v = v - 1 WHERE id = %s", [one])
                 client.execute("UPDATE t SET v = v + 1 WHERE id = %s", [other])
@@ -338,9 +341,6 @@ def test_the_pipeline_of_the_page_all_the_way(case: Case, tmp_path: Path) -> Non
     assert (tables["bronze/orders"]["inserted"], tables["bronze/orders"]["unchanged"]) == (6, 14)
     assert (tables["silver/orders"]["updated"], tables["silver/orders"]["deleted"]) == (1, 5)
     assert (tables["bronze/customers"]["inserted"], tables["silver/customers"]["rows"]) == (1, 20)
-    tables = run("--full-refresh")
-    assert (tables["bronze/orders"]["inserted"], tables["bronze/orders"]["unchanged"]) == (0, 15)
-    assert tables["silver/orders"]["rows"] == tables["silver/customers"]["rows"] == 15
 
 
 def test_nothing_is_committed_by_a_look_that_finds_no_key(case: Case) -> None:

@@ -170,7 +170,7 @@ def _several(server: MongoServer, client: Any) -> None:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("mutant", some(MUTANTS, 2))
+@pytest.mark.parametrize("mutant", some(MUTANTS, 1))
 def test_a_mutant_is_found(server: MongoServer, monkeypatch: pytest.MonkeyPatch, mutant: str) -> None:
     place, name, wrong = MUTANTS[mutant]
     monkeypatch.setattr(place, name, wrong)

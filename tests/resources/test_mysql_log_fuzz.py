@@ -23,7 +23,7 @@ from tests.resources.mysql_log_landing import KilledError, Lake, log_of, rows_of
 from tests.servers.mysql import MysqlServer, running_mysql
 from tests.soaking import some
 
-SAFE = {"sync-binlog": "1", "innodb-flush-log-at-trx-commit": "1", "max-binlog-size": "65536"}
+SAFE = {"sync-binlog": "1", "innodb-flush-log-at-trx-commit": "1", "max-binlog-size": "16384"}
 TABLES = {"t": ["id"], "u": ["id"]}
 OLD_ROWS = 300
 
@@ -146,7 +146,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_killed_anywhere_beside_writers_every_change_is_there_once(server: MysqlServer, small_batches: None) -> None:
-    lake = fuzz(server, 1, rounds=25)
+    lake = fuzz(server, 1, rounds=12)
     assert sum(lake.repeated.values()) > 0, "one stream was behind the other"
     assert len({position["file"] for b in lake.boundaries for position in b.positions.values()}) > 2, "files ended"
 

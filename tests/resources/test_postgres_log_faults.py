@@ -22,6 +22,7 @@ from tests.resources.test_postgres_log import Shop
 from tests.resources.test_postgres_source import write_certificate
 from tests.servers.postgres import running_postgres
 from tests.servers.proxy import Wire, wire_to
+from tests.soaking import some
 
 shop = test_postgres_log.shop
 
@@ -137,7 +138,7 @@ def test_a_server_that_works_for_long_before_its_first_row_is_not_taken_for_gone
         assert link.session.rows("SELECT pg_sleep(1.2)::text, 7")[0][1] == 7
 
 
-@pytest.mark.parametrize("bytes_", [0, 300, 3000, 30_000])
+@pytest.mark.parametrize("bytes_", some([300, 30_000, 0, 3000], 2))
 def test_a_server_that_falls_silent_anywhere(shop: Shop, bytes_: int) -> None:
     """While connecting, while logging in, while it is asked what there is."""
     shop.read()
@@ -210,6 +211,7 @@ def test_a_name_that_nobody_knows(shop: Shop) -> None:
         assert "no-such-host.invalid" in caught.value.where
 
 
+@pytest.mark.soak
 def test_a_certificate_that_nobody_trusts(tmp_path: Any) -> None:
     with running_postgres() as server:
         certificate, key = server.directory / "server.crt", server.directory / "server.key"

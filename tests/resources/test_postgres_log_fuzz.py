@@ -26,7 +26,7 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.mark.parametrize("seed", [1])
 def test_every_change_is_told_once_and_the_replay_is_the_table(server: PostgresServer, seed: int) -> None:
-    fuzz = Fuzz(server, seed, seconds=1.2, crashes=1)
+    fuzz = Fuzz(server, seed, seconds=0.8, crashes=1)
     fuzz.run()
     assert fuzz.lake.kills
 
@@ -99,7 +99,7 @@ def _moved_forgotten(patch: pytest.MonkeyPatch) -> None:
     [
         (_consumed, _LOST),
         pytest.param(_slot_trusted, "an event of the past|doubled", marks=pytest.mark.soak),
-        (_seq_per_batch, "one name, two events"),
+        pytest.param(_seq_per_batch, "one name, two events", marks=pytest.mark.soak),
         pytest.param(_low_watermark, "rows differ", marks=pytest.mark.soak),
         pytest.param(_unchanged_is_null, "rows differ", marks=pytest.mark.soak),
         pytest.param(_advanced_to_the_end, _LOST, marks=pytest.mark.soak),
