@@ -268,7 +268,10 @@ def calm(landed: Path, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return shop
 
 
-@pytest.mark.parametrize("points", some([(POINTS[:2],), *(((point,),) for point in POINTS)], 1), ids="+".join)
+CHAINS = [pytest.param(points, id="+".join(points)) for points in (POINTS[:2], *((point,) for point in POINTS))]
+
+
+@pytest.mark.parametrize("points", some(CHAINS, 1))
 def test_a_kill_in_the_first_load_is_repaired_by_running_again(
     tmp_path: Path, forks: Forks, landed: Path, calm: Shop, points: tuple[str, ...]
 ) -> None:
