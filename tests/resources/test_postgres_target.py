@@ -363,7 +363,7 @@ def test_a_budget_of_refused_rows_stops_the_load_before_it_commits(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`on_refused` is called while the load goes on, not only at its end."""
-    monkeypatch.setattr(postgres_refusals, "_HAND_OVER", 50)
+    monkeypatch.setattr(postgres_refusals, "_HAND_OVER", 20)
     table.sql("CREATE TABLE t (id bigint CHECK (id < 0), name text)")
     handed: list[int] = []
 
@@ -373,8 +373,8 @@ def test_a_budget_of_refused_rows_stops_the_load_before_it_commits(
 
     load = table.make(data().schema, "append", ())
     with pytest.raises(ErrorBudgetExceededError):
-        table.target.write(Load(load.options, load.schema, "append", load.token, (), spend), many(100).to_batches())
-    assert handed == [50]
+        table.target.write(Load(load.options, load.schema, "append", load.token, (), spend), many(40).to_batches())
+    assert handed == [20]
     assert table.rows() == []
 
 
