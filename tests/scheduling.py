@@ -17,10 +17,20 @@ HERE = Path(__file__).parent
 CONFORMANCE = "conformance/test_sources.py"
 LONG = (
     CONFORMANCE,
+    "resources/test_websocket_and_sse.py",
+    "resources/test_rabbitmq_docs.py",
+    "resources/test_sqs_source.py",
 )  # fmt: skip
-"""More than ten seconds of a processor each, the longest first."""
-TOGETHER = ("test_rabbitmq_",)
-"""How the names of files begin that stay on one worker: their server takes longer to start than to test."""
+"""Half a minute and more, the longest first, and of those that mostly wait the ones that would come last."""
+TOGETHER = (
+    ("test_rabbitmq_",),
+    ("test_sqlserver_",),
+    ("test_snowflake_",),
+    ("test_redshift_",),
+    ("test_file_objects_gcs_azure", "test_lake_object_stores", "test_object_store_docs"),
+)
+"""How the names of files begin that stay on one worker, with what the conformance suite tries of the same system: their
+server takes about as long to start as to test."""
 
 
 class Dealing(LoadFileScheduling):
@@ -38,9 +48,11 @@ def unit(nodeid: str) -> str:
     """Return what stays on one worker with the test `nodeid`."""
     file, _, test = nodeid.partition("::")
     if not file.endswith(CONFORMANCE):
-        return next((begin for begin in TOGETHER if begin in file), file)
+        return next((group[0] for group in TOGETHER if any(begin in file for begin in group)), file)
     # `test[file-csv-s3-decimal]`: what is said first is the system.
-    return f"{file}::{test.partition('[')[2].partition('-')[0].rstrip(']')}"
+    system = test.partition("[")[2].partition("-")[0].rstrip("]")
+    own = f"test_{system}_"
+    return own if any(own in group for group in TOGETHER) else f"{file}::{system}"
 
 
 def longest_first(items: list[pytest.Item]) -> None:
