@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from etl_resources.exceptions import EtlError
+from etl_resources.exceptions import EtlError, UnavailableError
 from etl_resources.postgres_errors import translated
 
 if TYPE_CHECKING:
@@ -19,16 +20,22 @@ if TYPE_CHECKING:
 class Session:
     """One connection. Statements are SQL text whose names and values are already quoted.
 
-    Every wait for the server is watched by `line`, if there is one, which is let go of at the end.
+    Every wait for the server is watched by `line`, if there is one, which is let go of at the end. Several threads may
+    use it, one at a time: a call of the driver on a connection that another thread closes meanwhile is a crash.
     """
 
     def __init__(self, connection: dbapi.Connection, where: str, line: Lifeline | None = None) -> None:
         self._connection, self.where, self._line = connection, where, line
+        self._one_at_a_time = threading.Lock()
+        self._closed = False
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        with translated(self.where), nullcontext() if self._line is None else self._line.watched():
-            yield
+        with self._one_at_a_time:
+            if self._closed:
+                raise UnavailableError("the connection was closed while it was in use", where=self.where)
+            with translated(self.where), nullcontext() if self._line is None else self._line.watched():
+                yield
 
     def execute(self, statement: str) -> int:
         """Run a statement; return the rows it inserted, updated or deleted (-1: it is of another kind)."""
@@ -52,9 +59,11 @@ class Session:
 
         The iterator ends where the server has said that the result is complete, and nowhere else.
         """
-        with self._connection.cursor() as cursor:
-            cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(batch_bytes)})
+        with self._asking():
+            cursor = self._connection.cursor()
+        try:
             with self._asking():
+                cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(batch_bytes)})
                 cursor.execute(query)
                 reader = cursor.fetch_record_batch()
 
@@ -68,6 +77,9 @@ class Session:
                     yield batch
 
             yield batches()
+        finally:
+            with self._one_at_a_time:
+                cursor.close()
 
     def copy(self, schema: str | None, table: str, batch: pa.RecordBatch) -> int:
         """COPY a record batch into a table (`schema` None: a temporary one); return the rows sent.
@@ -110,9 +122,15 @@ class Session:
         self.execute("RELEASE SAVEPOINT etl")
 
     def close(self) -> None:
-        """End the connection; what was not committed is undone by the server."""
+        """End the connection, once the call of another thread has ended; the server undoes what was not committed.
+
+        A result that is still read fails with UnavailableError.
+        """
+        if self._closed:
+            return
         try:
             with self._asking():
+                self._closed = True
                 self._connection.close()
         finally:
             if self._line is not None:
