@@ -61,7 +61,7 @@ class SnowflakeHarness(SourceHarness):
 
     def fill(self, name: str, data: pa.Table) -> Opened:
         columns = ", ".join(f'"{f.name}" {declared(f.type)}' for f in data.schema)
-        self.server.execute(f'CREATE TABLE "{name}" ({columns})')
+        self.server.execute(f'CREATE OR REPLACE TABLE "{name}" ({columns})')
         self.extend(name, data)
         return self._open(name)
 
