@@ -114,6 +114,8 @@ def test_live_is_what_a_refining_makes(tmp_path: Path, seed: int) -> None:
             table.log.commit(*random_transaction(chance, table.log.rows["a"]))
         table.log.per_tick = chance.randint(1, 4)
         table.captured.follow(fresh=chance.random() < 0.1)
+        if table.silver.table.open() is None and not table.truth():
+            continue  # transactions that did nothing: there is no table yet
         found = seen(table, f"{COLUMNS}, _pos, _seq")
         if chance.random() < 0.6:
             table.silver.refine(new_run())

@@ -24,12 +24,14 @@ from etl_resources.secret import Secret
 from etl_resources.source import Stream
 from etl_resources.sources.redshift import RedshiftSource, RedshiftStreamOptions
 from tests.servers.proxy import free_port, wire_to
-from tests.servers.redshift import UNLOAD, running_redshift, shared_redshift
+from tests.servers.redshift import running_redshift, shared_redshift
 from tests.servers.s3 import BUCKET
 from tests.soaking import some
 
 ROWS = 60_000
 ONCE = {"attempts": 1, "timeout": 1, "silence": 1, "first_wait": 0.01, "longest_wait": 0.05}
+UNLOAD = {"to": f"s3://{BUCKET}/unloaded-faults"}
+"""Of its own: where a store goes away half-way, others leave what they cannot remove."""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def left() -> list[str]:
     """Return the objects that lie under the prefix of the tests."""
     s3 = shared_redshift().s3
     secrets = {name: Secret(**given) for name, given in s3.secrets.items()}
-    return [f.path for f in Storage(s3.options, secrets, s3.client_options).find(f"s3://{BUCKET}/unloaded/**")]
+    return [f.path for f in Storage(s3.options, secrets, s3.client_options).find(f"{UNLOAD['to']}/**")]
 
 
 @pytest.mark.parametrize("bytes_", some([0, 700, 1_500_000, 30], 3))
@@ -207,7 +209,7 @@ def test_an_object_store_that_breaks_off_is_an_error_and_its_objects_go_when_it_
         assert "objects are left in s3://" in caplog.text
     from etl_resources.unloaded import remove
 
-    remove(f"s3://{BUCKET}/unloaded/", source(database).store.storage())
+    remove(f"{UNLOAD['to']}/", source(database).store.storage())
     assert left() == []
 
 
