@@ -143,7 +143,7 @@ class NdjsonFiles(_Json):
 
     name = "file-ndjson"
     suffix = ".ndjson"
-    memory_rows = (200_000, 500_000)
+    memory_rows = (500_000, 1_500_000)  # from where on all that is read ahead is there
     soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
 
     def encode(self, data: pa.Table) -> bytes:

@@ -27,7 +27,7 @@ class JsonLogs(SourceHarness):
     name = "log-json"
     source_type = LogSource
     soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
-    memory_rows = (240_000, 480_000)
+    memory_rows = (960_000, 1_920_000)  # from where on all that is read ahead is there
     options: ClassVar[dict[str, Any]] = {"format": "json"}
 
     def __init__(self, directory: Path) -> None:
