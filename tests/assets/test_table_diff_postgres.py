@@ -199,7 +199,9 @@ KEYS: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize("kinds", some([tuple(KEYS), *((kind,) for kind in KEYS)], 1), ids=" ".join)
+@pytest.mark.parametrize(
+    "kinds", some([pytest.param(kinds, id=" ".join(kinds)) for kinds in [tuple(KEYS), *((kind,) for kind in KEYS)]], 1)
+)
 def test_rows_are_found_again_by_keys_of_any_type(case: Case, kinds: tuple[str, ...]) -> None:
     """Of all types together: a part of the key that does not come back as it was hides every row."""
     columns = [f"k{at}" for at in range(len(kinds))]
