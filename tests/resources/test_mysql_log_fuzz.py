@@ -21,9 +21,9 @@ from etl_resources.exceptions import EtlError, UnavailableError
 from etl_resources.sources.mysql import MysqlSource
 from tests.resources.mysql_log_landing import KilledError, Lake, log_of, rows_of
 from tests.servers.mysql import MysqlServer, running_mysql
-from tests.soaking import some
+from tests.soaking import SOAK, some
 
-SAFE = {"sync-binlog": "1", "innodb-flush-log-at-trx-commit": "1", "max-binlog-size": "16384"}
+SAFE = {"sync-binlog": "1", "innodb-flush-log-at-trx-commit": "1", "max-binlog-size": "65536" if SOAK else "16384"}
 TABLES = {"t": ["id"], "u": ["id"]}
 OLD_ROWS = 300
 
@@ -233,5 +233,5 @@ def test_a_log_with_a_mistake_does_not_pass(
 ) -> None:
     mutant(monkeypatch)
     with pytest.raises((AssertionError, EtlError)) as caught:
-        fuzz(server, 3, rounds=12)
+        fuzz(server, 3, rounds=40 if SOAK else 12)
     assert not isinstance(caught.value, UnavailableError)
