@@ -318,9 +318,8 @@ def test_a_broker_that_stalls_is_an_error_and_the_next_run_reads_on(
     with kafka_wire(kafka, stall_after=1_500_000) as wire, pytest.raises(UnavailableError, match="no message of"):
         land(tmp_path, source(wire.port, silence=1), wanted)
     assert time.monotonic() - began < 15, "also letting go of a silent broker takes no longer than silence"
-    if any(
-        tmp_path.glob("bronze/test/events/_delta_log/*.json")
-    ):  # on a slow machine the silence may have come before the first batch
+    # On a slow machine the silence may have come before the first batch.
+    if any(tmp_path.glob("bronze/test/events/_delta_log/*.json")):
         assert len(rows_of(tmp_path, "events")) < 3_000
     land(tmp_path, source(kafka), wanted)
     assert sorted(row["n"] for row in rows_of(tmp_path, "events")) == list(range(3_000))
