@@ -312,15 +312,18 @@ def test_a_broker_that_stalls_is_an_error_and_the_next_run_reads_on(
 ) -> None:
     """Two runs with a failure between them, held against what was sent."""
     monkeypatch.setattr(connection, "_PREFETCH_KB", 200)
-    kafka.produce(topic, ((b'{"n": %d, "x": "%s"}' % (n, b"x" * 900), None, n % 3) for n in range(3_000)))
+    # In large batches the first one may be what the broker stalls in: none is whole, and nothing is landed.
+    numbered = ((b'{"n": %d, "x": "%s"}' % (n, b"x" * 900), None, n % 3) for n in range(3_000))
+    kafka.produce(topic, numbered, **{"batch.size": 100_000})
     wanted = stream(topic, max_messages=250)
-    began = time.monotonic()
-    with kafka_wire(kafka, stall_after=1_500_000) as wire, pytest.raises(UnavailableError, match="no message of"):
-        land(tmp_path, source(wire.port, silence=1), wanted)
-    assert time.monotonic() - began < 15, "also letting go of a silent broker takes no longer than silence"
-    # On a slow machine the silence may have come before the first batch.
-    if any(tmp_path.glob("bronze/test/events/_delta_log/*.json")):
-        assert len(rows_of(tmp_path, "events")) < 3_000
+    for _ in range(5):  # on a slow machine the silence may come before the first batch
+        began = time.monotonic()
+        with kafka_wire(kafka, stall_after=1_500_000) as wire, pytest.raises(UnavailableError, match="no message of"):
+            land(tmp_path, source(wire.port, silence=1), wanted)
+        assert time.monotonic() - began < 15, "also letting go of a silent broker takes no longer than silence"
+        if any(tmp_path.glob("bronze/test/events/_delta_log/*.json")):
+            break
+    assert 0 < len(rows_of(tmp_path, "events")) < 3_000
     land(tmp_path, source(kafka), wanted)
     assert sorted(row["n"] for row in rows_of(tmp_path, "events")) == list(range(3_000))
 
