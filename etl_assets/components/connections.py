@@ -95,6 +95,7 @@ class Connections(dg.Component):
 def _lines(name: str, error: ValidationError) -> list[str]:
     details = error.errors(include_url=False, include_input=False)
     places = [".".join([name, *(str(part) for part in detail["loc"])]) for detail in details]
-    return [
-        f"{place}: {detail['msg'].removeprefix('Value error, ')}" for place, detail in zip(places, details, strict=True)
+    said = [
+        "unknown key" if d["type"] == "extra_forbidden" else d["msg"].removeprefix("Value error, ") for d in details
     ]
+    return [f"{place}: {text}" for place, text in zip(places, said, strict=True)]
