@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from etl_resources.extras import client
+from etl_resources.redshift_login import Iam, Login
 from etl_resources.resilience import Policy
 from etl_resources.secret import Secret
 from etl_resources.unloaded import ObjectStore
@@ -30,8 +31,11 @@ class RedshiftConnection(dg.ConfigurableResource):
     host: str = Field(description="Endpoint of the cluster or workgroup.")
     port: int = 5439
     database: str
-    user: str
-    password: Secret = Field(description="{env: NAME}")
+    user: str | None = Field(default=None, description="By `iam` it may be left out: AWS makes it of who asks.")
+    password: Secret | None = Field(default=None, description="{env: NAME}")
+    iam: Iam | None = Field(
+        default=None, description="Instead of a password: {region: …, cluster: …} or {region: …, workgroup: …}."
+    )
     sslmode: Literal["verify-full", "verify-ca", "disable"] = Field(
         default="verify-full",
         description="verify-full, verify-ca or disable; disable only for a server on this machine.",
@@ -46,19 +50,38 @@ class RedshiftConnection(dg.ConfigurableResource):
     store: ObjectStore = Field(default=ObjectStore(), description="For `unload`: how this machine reaches the objects.")
     resilience: Policy = Policy()
 
+    @model_validator(mode="after")
+    def _one_way_to_log_in(self) -> RedshiftConnection:
+        if (self.password is None) == (self.iam is None):
+            raise ValueError("give one of `password` and `iam`")
+        if self.iam is not None:
+            self.iam.check(self.user)
+        elif self.user is None:
+            raise ValueError("give the `user` whose `password` it is")
+        return self
+
     @property
     def address(self) -> str:
         """Where this points to, for messages."""
-        return f"Redshift database {self.database} at {self.host}:{self.port} as {self.user}"
+        who = self.user or "the user that AWS names"
+        return f"Redshift database {self.database} at {self.host}:{self.port} as {who}"
+
+    def _login(self) -> Login:
+        if self.iam is not None:
+            return self.iam.login(self.user, self.database, self.resilience)
+        assert self.user is not None  # noqa: S101 - as was checked
+        assert self.password is not None  # noqa: S101 - the same
+        return Login(self.user, self.password.reveal())
 
     def _connect(self) -> Connection:
         driver = client("redshift_connector", extra="redshift")
         client("numpy", extra="redshift")
         from etl_resources.redshift_errors import translated
 
+        login = self._login()
         settings: dict[str, Any] = {
-            "host": self.host, "port": self.port, "database": self.database, "user": self.user,
-            "password": self.password.reveal(), "ssl": self.sslmode != "disable", "timeout": self.resilience.timeout,
+            "host": self.host, "port": self.port, "database": self.database, "user": login.user,
+            "password": login.password, "ssl": self.sslmode != "disable", "timeout": self.resilience.timeout,
             "application_name": "etl", "client_protocol_version": 0,
             # A far end that vanished without a word while a statement runs is noticed within two minutes.
             "tcp_keepalive": True, "tcp_keepalive_idle": 30, "tcp_keepalive_interval": 10, "tcp_keepalive_count": 9,

@@ -18,6 +18,7 @@ from etl_resources.exceptions import (
 from etl_resources.redshift_wire import ServerError
 
 _GRANT = "grant the user what it needs"
+_LOGIN = "check user and password, or whether `host` is what `iam` names"
 _STORE = "check the role (may the cluster assume it, may it write there?), or the keys under `store`"
 _CERTIFICATE = "check `host`, and the proxy between; SSL_CERT_FILE names a certificate authority of your own"
 
@@ -31,11 +32,11 @@ _BY_TEXT: tuple[tuple[str, type[EtlError], str], ...] = (
     (r"AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|not authorized to assume|ExpiredToken",
      CredentialsRejectedError, _STORE),
     (r"S3ServiceException|SlowDown|curlCode|S3 query exception", UnavailableError, ""),
-    (_REFUSED, CredentialsRejectedError, "check user and password"),
+    (_REFUSED, CredentialsRejectedError, _LOGIN),
     (r"database .* does not exist", NotFoundError, "check the name of the database"),
 )  # fmt: skip
 _BY_SQLSTATE: tuple[tuple[str, type[EtlError], str], ...] = (
-    ("28", CredentialsRejectedError, "check user and password"),
+    ("28", CredentialsRejectedError, _LOGIN),
     ("42501", CredentialsRejectedError, _GRANT),
     ("3D000", NotFoundError, "check the name of the database"),
     ("3F000", NotFoundError, "check the name of the schema"),

@@ -8,9 +8,11 @@ from typing import Any
 
 import yaml
 
+from etl_resources.redshift_login import Iam
 from etl_resources.source import Incremental, Snapshot, Stream
 from etl_resources.sources.redshift import RedshiftSource, RedshiftStreamOptions
 from tests.servers.redshift import shared_redshift
+from tests.servers.redshift_logins import running_logins
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sources" / "redshift.md").read_text(encoding="utf-8")
 
@@ -26,8 +28,12 @@ def test_the_table_of_options_is_the_model() -> None:
             assert written.strip().strip("`") == str(fields[name].default)
 
 
+def examples() -> list[Any]:
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)]
+
+
 def test_the_examples_run() -> None:
-    connection, pipeline = (yaml.safe_load(b) for b in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL))
+    connection, pipeline, _ = examples()
     written: dict[str, Any] = connection["attributes"]["connections"]["warehouse"]
     assert written.pop("type") == "redshift"
     server = shared_redshift()
@@ -47,3 +53,18 @@ def test_the_examples_run() -> None:
         batches = source.read(Stream(name, RedshiftStreamOptions(**stream["source"]), how), None)
         rows[name] = sum(batch.data.num_rows for batch in batches)
     assert rows == {"sales": 2, "totals": 1, "history": 2}
+
+
+def test_the_logins_by_iam_run() -> None:
+    connections: dict[str, Any] = examples()[2]["attributes"]["connections"]
+    server = shared_redshift()
+    here = server.settings(server.database())
+    with running_logins(server) as logins:
+        for written in connections.values():
+            assert written.pop("type") == "redshift"
+            iam = written["iam"] | logins.settings()
+            there = {name: here[name] for name in ("host", "port", "database", "sslmode")}
+            assert RedshiftSource(**written | there | {"iam": iam}).ping()
+        asked = [operation for operation, _ in logins.asked]
+    assert asked == ["GetClusterCredentials", "GetCredentials"]
+    assert connections["serverless"]["iam"].keys() <= Iam.model_fields.keys()

@@ -1,8 +1,9 @@
 """PostgreSQL, answering as Redshift does.
 
 `redshift_server.py PORT POSTGRES_PORT S3_PORT PASSWORD [CERTIFICATE_AND_KEY]`: the password of the user `etl` is asked
-for as MD5. What Amazon's driver sends and PostgreSQL does not know is taken out, the version is 8.0.2, binary and JSON
-columns have Redshift's types, and UNLOAD writes what its query gives, within the session of the client, to S3.
+for as MD5; the statement `LOGIN {"user": …, "password": …, "until": …}` lets in with another one, for a time. What
+Amazon's driver sends and PostgreSQL does not know is taken out, the version is 8.0.2, binary and JSON columns have
+Redshift's types, and UNLOAD writes what its query gives, within the session of the client, to S3.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 import socket
 import ssl
 import struct
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -28,7 +31,9 @@ PORT, POSTGRES, S3 = (int(word) for word in sys.argv[1:4])
 PASSWORD, CERTIFICATE = sys.argv[4], sys.argv[5] if len(sys.argv) > 5 else None
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
 KNOWN = {"database", "application_name", "client_encoding"}
-USER, SALT = "etl", b"salt"
+SALT = b"salt"
+LOGINS = {"etl": {PASSWORD: math.inf}}
+"""By user: passwords, and until when (seconds since 1970) one may log in with them."""
 OPTIONS = "-c standard_conforming_strings=off -c escape_string_warning=off"
 VARBYTE, SUPER, BYTEA, JSON, JSONB = 6551, 4000, 17, 114, 3802
 OIDS = {BYTEA: VARBYTE, JSON: SUPER, JSONB: SUPER}
@@ -100,6 +105,11 @@ def column(texts: list[bytes | None], oid: int, typmod: int) -> pa.Array:
     return pa.compute.equal(strings, "t") if oid == 16 else strings.cast(type_)
 
 
+def hashed(user: str, password: str) -> bytes:
+    inner = hashlib.md5((password + user).encode()).hexdigest().encode()
+    return b"md5" + hashlib.md5(inner + SALT).hexdigest().encode()
+
+
 class Session:
     """One client, with a session of its own in PostgreSQL."""
 
@@ -141,9 +151,8 @@ class Session:
     def logged_in(self, user: str) -> bool:
         self.client.sendall(message(b"R", struct.pack(">I", 5) + SALT))
         _, size = struct.unpack(">cI", exactly(self.client, 5))
-        inner = hashlib.md5((PASSWORD + USER).encode()).hexdigest().encode()
-        expected = b"md5" + hashlib.md5(inner + SALT).hexdigest().encode()
-        return exactly(self.client, size - 4).rstrip(b"\0") == expected and user == USER
+        given = exactly(self.client, size - 4).rstrip(b"\0")
+        return any(given == hashed(user, p) for p, until in LOGINS.get(user, {}).items() if time.time() < until)
 
     def to_server(self) -> None:
         try:
@@ -160,6 +169,10 @@ class Session:
         if fault := re.fullmatch(r"FAULT (\w*)", sql):
             FAULTS.clear()
             FAULTS.update(filter(None, [fault[1]]))
+            return "SELECT 1"
+        if login := re.fullmatch(r"LOGIN (\{.*\})", sql):
+            told = json.loads(login[1])
+            LOGINS.setdefault(told["user"], {})[told["password"]] = told["until"]
             return "SELECT 1"
         self.unload = STATEMENT.fullmatch(sql)
         if self.unload:
