@@ -8,6 +8,12 @@ def quote(*names: str) -> str:
     return ".".join("`" + name.replace("`", "``") + "`" for name in names)
 
 
+def unquoted(relation: str) -> tuple[str, str]:
+    """Return database and table of what `quote` has made."""
+    schema, table = relation[1:-1].split("`.`")
+    return schema.replace("``", "`"), table.replace("``", "`")
+
+
 def literal(value: str) -> str:
     """Return a string as a literal that means the same whatever `sql_mode` is set to."""
     return f"_utf8mb4 x'{value.encode().hex()}'" if "\\" in value else "'" + value.replace("'", "''") + "'"

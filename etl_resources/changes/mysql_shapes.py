@@ -9,7 +9,7 @@ from etl_resources.change_log import LogTable, event_fields
 from etl_resources.changes import mysql_types as kinds
 from etl_resources.changes.mysql_row_values import Target
 from etl_resources.exceptions import ConfigurationError
-from etl_resources.mysql_sql import literal
+from etl_resources.mysql_sql import literal, unquoted
 from etl_resources.sources.mysql_plan import make_plan
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def define(session: Session, log_table: LogTable, options: MysqlStreamOptions, d
             "a query has no change log", where=where, fix="give the `table`, or choose another capture"
         )
     plan = make_plan(session, log_table.stream, options, database)
-    schema, table = _unquoted(plan.relation)
+    schema, table = unquoted(plan.relation)
     rows = session.rows(
         "SELECT column_name, data_type FROM information_schema.columns"  # noqa: S608 - literals
         f" WHERE table_schema = {literal(schema)} AND table_name = {literal(table)}"
@@ -118,12 +118,6 @@ def _target(column: Physical, now: dict[str, pa.DataType], sql_types: dict[str, 
         if is_flag or (is_bytes and pa.types.is_string(current)):
             return Target(column.name, current, sql_types.get(column.name, ""))
     return Target(column.name, arrow)
-
-
-def _unquoted(relation: str) -> tuple[str, str]:
-    """Return database and table of what `quote` has made."""
-    schema, table = relation[1:-1].split("`.`")
-    return schema.replace("``", "`"), table.replace("``", "`")
 
 
 def _plain(sql_type: object) -> str:

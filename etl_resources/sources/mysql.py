@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from etl_resources.change_log import ChangeLog, LogTable
+    from etl_resources.hashed import HashedTable
 
 
 class Parallel(BaseModel):
@@ -128,6 +130,26 @@ class MysqlSource(MysqlConnection, Source):
 
         settings = capture if isinstance(capture, MysqlLogCapture) else MysqlLogCapture(**capture.model_dump())
         return MysqlLog(self, pipeline, tables, settings)
+
+    def hashed(self, stream: Stream, key: Sequence[str]) -> AbstractContextManager[HashedTable] | None:
+        """Return a snapshot of a table whose rows the server hashes.
+
+        None for a query or a view, which the server would compute again for every question, and for a table of an
+        engine without transactions, which is not the same when it is asked a second time.
+        """
+        from etl_resources.changes.mysql_moment import is_transactional
+        from etl_resources.mysql_sql import unquoted
+        from etl_resources.sources.mysql_hashes import opened
+        from etl_resources.sources.mysql_plan import make_plan
+
+        options = _options(stream)
+        if options.table is None:
+            return None
+        with self.session() as session:
+            plan = make_plan(session, stream, options, self.database)
+            if not is_transactional(session, *unquoted(plan.relation)):
+                return None
+        return opened(self, stream, options, key)
 
     def _read(self, stream: Stream, since: Position | None, batch_rows: int) -> Generator[Batch, None, None]:
         from etl_resources.sources.mysql_plan import make_plan

@@ -49,8 +49,8 @@ def _column(field: FieldDescriptorPacket, tinyint1: TinyInt1) -> Column:
     if code == 16:  # BIT: bytes on the wire; a number is told from a flag by its width
         flag, wide = field.length == 1, field.length > 63
         return Column(field.name, f"{own} + 0", pa.bool_() if flag else pa.decimal128(20, 0) if wide else pa.int64())
-    if code == 4:  # FLOAT: its own text has six digits of seven to nine; as DOUBLE it has all
-        return Column(field.name, f"{own} + 0e0", pa.float32())
+    if code == 4:  # FLOAT: its own text has six digits of seven to nine; as DOUBLE it has all, and -0.0 keeps its sign
+        return Column(field.name, f"{own} * 1e0", pa.float32())
     return Column(field.name, own, _arrow(field, tinyint1), is_timestamp=code in {7, 17})
 
 
