@@ -34,8 +34,13 @@ class Session:
         with self._one_at_a_time:
             if self._closed:
                 raise UnavailableError("the connection was closed while it was in use", where=self.where)
-            with translated(self.where), nullcontext() if self._line is None else self._line.watched():
+            with self._watched():
                 yield
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        with translated(self.where), nullcontext() if self._line is None else self._line.watched():
+            yield
 
     def execute(self, statement: str) -> int:
         """Run a statement; return the rows it inserted, updated or deleted (-1: it is of another kind)."""
@@ -124,14 +129,15 @@ class Session:
     def close(self) -> None:
         """End the connection, once the call of another thread has ended; the server undoes what was not committed.
 
-        A result that is still read fails with UnavailableError.
+        A result that is still read fails with UnavailableError. A second call does nothing.
         """
-        if self._closed:
-            return
-        try:
-            with self._asking():
-                self._closed = True
-                self._connection.close()
-        finally:
-            if self._line is not None:
-                self._line.close()
+        with self._one_at_a_time:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                with self._watched():
+                    self._connection.close()
+            finally:
+                if self._line is not None:
+                    self._line.close()

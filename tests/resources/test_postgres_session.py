@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -69,3 +71,14 @@ def test_a_read_ahead_of_a_closed_session_ends_as_well(postgres_server: Postgres
             list(ahead)
     with pytest.raises(UnavailableError, match="closed while it was in use"):
         session.value("SELECT 1")
+
+
+def test_of_two_that_close_at_once_neither_fails(postgres_server: PostgresServer) -> None:
+    with PostgresSource(**postgres_server.settings()).session() as session, ThreadPoolExecutor(3) as pool:
+        reading = pool.submit(session.value, "SELECT pg_sleep(0.3)::text")
+        while not session._one_at_a_time.locked():
+            time.sleep(0.01)
+        closing = [pool.submit(session.close) for _ in range(2)]  # both wait for the read
+        assert [close.result(10) for close in closing] == [None, None]
+        assert reading.result(10) == ""
+    assert session._closed
