@@ -65,7 +65,7 @@ def test_broken_bytes_are_set_apart_and_never_read_as_something_else() -> None:
     whole, _, _, schema = converted(b"".join(raws))
     chance = random.Random(7)
     set_apart = 0
-    for _ in range(15):
+    for _ in range(25):
         victim = chance.randrange(60)
         raw = bytearray(raws[victim])
         raw[chance.randrange(4, len(raw))] ^= 1 << chance.randrange(8)  # the length is the framing, and left alone
@@ -76,4 +76,4 @@ def test_broken_bytes_are_set_apart_and_never_read_as_something_else() -> None:
         if len(rows) == 60:
             del rows[victim]
         assert filled(rows) == filled(whole[:victim] + whole[victim + 1 :])
-    assert set_apart > 2
+    assert set_apart > 5
