@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 from pydantic import Field
 
+from etl_resources import tls
 from etl_resources.exceptions import ConfigurationError, NotFoundError
 from etl_resources.http_settings import Authentication, RateLimit
 from etl_resources.resilience import Policy
@@ -84,12 +83,8 @@ class HttpConnection(dg.ConfigurableResource):
         Raises:
             ConfigurationError: `ca_file` cannot be used.
         """
-        import ssl
-
-        try:
-            return ssl.create_default_context(cafile=self.ca_file) if self.ca_file else _usual_context(*_named())
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(f"{self.ca_file} cannot be used: {error}", where="ca_file") from error
+        file, folder = (self.ca_file, None) if self.ca_file else tls.usual_of_http()
+        return tls.context(file, ca_folder=folder, offered=tls.HTTP, where=self.address, setting="ca_file")
 
     @contextmanager
     def client(self) -> Iterator[HttpClient]:
@@ -121,15 +116,3 @@ class HttpConnection(dg.ConfigurableResource):
                 if not error.what.startswith("the server answered"):
                     raise
         return True
-
-
-def _named() -> tuple[str | None, str | None]:
-    return os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-
-
-@functools.cache
-def _usual_context(file: str | None, folder: str | None) -> ssl.SSLContext:  # noqa: ARG001 - httpx looks there itself
-    """Return what trusts the usual authorities; to read them all takes 20 ms, so clients share it."""
-    import httpx
-
-    return httpx.create_ssl_context()

@@ -11,6 +11,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
+from etl_resources import tls
 from etl_resources.exceptions import (
     ConfigurationError,
     CredentialsRejectedError,
@@ -58,7 +59,6 @@ class Registry:
             raise ConfigurationError(f"registry {url!r} is no URL", fix="write https://host:port")
         self._url, self._policy = url.rstrip("/"), policy
         self._login, self._ca_file = login, ca_file
-        self._opener: urllib.request.OpenerDirector | None = None
         self._schemas: dict[tuple[str, bool], Schema] = {}
 
     def schema(self, number: int, *, serialized: bool = False) -> Schema:
@@ -91,7 +91,7 @@ class Registry:
             token = base64.b64encode(f"{user or ''}:{password}".encode()).decode()
             request.add_unredirected_header("Authorization", f"Basic {token}")
         try:
-            with self._open().open(request, timeout=self._policy.timeout) as answer:
+            with self._opener(where).open(request, timeout=self._policy.timeout) as answer:
                 found = json.load(answer)
         except urllib.error.HTTPError as error:
             raise _refusal(error, path, where) from None
@@ -107,11 +107,9 @@ class Registry:
             raise EngineError(f"{path} answers without a schema", where=where, fix="check `registry`")
         return found
 
-    def _open(self) -> urllib.request.OpenerDirector:
-        if self._opener is None:
-            context = ssl.create_default_context(cafile=self._ca_file)
-            self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
-        return self._opener
+    def _opener(self, where: str) -> urllib.request.OpenerDirector:
+        context = tls.context(self._ca_file, where=where, setting="registry_ca_file")
+        return urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
 
 
 def _version_path(reference: dict[str, Any]) -> str:

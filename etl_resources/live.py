@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import dagster as dg
 from pydantic import Field
 
+from etl_resources import tls
 from etl_resources.exceptions import ConfigurationError
 from etl_resources.http_settings import Authentication
 from etl_resources.resilience import Policy
@@ -76,12 +77,7 @@ class LiveConnection(dg.ConfigurableResource):
         Raises:
             ConfigurationError: `ca_file` cannot be used.
         """
-        import ssl
-
-        try:
-            return ssl.create_default_context(cafile=self.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(f"{self.ca_file} cannot be used: {error}", where="ca_file") from error
+        return tls.context(self.ca_file, offered=tls.HTTP, setting="ca_file")
 
     def _post(self, url: str, form: dict[str, str], headers: dict[str, str], redact: Redaction) -> Response:
         import httpx

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from etl_resources.exceptions import ConfigurationError
+from etl_resources import tls
 from etl_resources.extras import client
 from etl_resources.resilience import Policy
 from etl_resources.secret import Secret
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from etl_resources.mysql_session import Session
 
+_CHECKS: dict[str, tls.Check] = {"verify_identity": "identity", "verify_ca": "authority", "required": "nothing"}
 _NEVER = 31_536_000
 
 
@@ -52,17 +52,7 @@ class MysqlConnection(dg.ConfigurableResource):
     def _tls(self) -> dict[str, Any]:
         if self.ssl_mode == "disabled":
             return {"ssl_disabled": True}
-        try:
-            context = ssl.create_default_context(cafile=self.ssl_ca)
-        except OSError as error:
-            raise ConfigurationError(
-                f"the certificate authority's certificate {self.ssl_ca} cannot be read: {error.strerror or error}",
-                where=self.address, fix="check `ssl_ca`",
-            ) from error  # fmt: skip
-        context.check_hostname = self.ssl_mode == "verify_identity"
-        if self.ssl_mode == "required":
-            context.verify_mode = ssl.CERT_NONE
-        return {"ssl": context}
+        return {"ssl": tls.context(self.ssl_ca, where=self.address, setting="ssl_ca", check=_CHECKS[self.ssl_mode])}
 
     def _connect(self) -> pymysql.Connection[Any]:
         driver = client("pymysql", extra="mysql")

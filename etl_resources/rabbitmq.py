@@ -9,6 +9,7 @@ from pydantic import Field
 
 from etl_resources.resilience import Policy
 from etl_resources.secret import Secret
+from etl_resources.tls import context
 
 if TYPE_CHECKING:
     import pika
@@ -74,18 +75,8 @@ class RabbitmqConnection(dg.ConfigurableResource):
             return pika.BlockingConnection(parameters)
 
     def _tls(self) -> pika.SSLOptions | None:
-        import ssl
-
         import pika
-
-        from etl_resources.exceptions import ConfigurationError
 
         if not self.tls:
             return None
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(
-                f"no certificates in {self.ca_file}: {error}", where=self.address, fix="check `ca_file`"
-            ) from error
-        return pika.SSLOptions(context, self.host)
+        return pika.SSLOptions(context(self.ca_file, where=self.address, setting="ca_file"), self.host)
