@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from etl_resources.compared import ComparedColumn, ComparedTable
     from etl_resources.engines.duckdb import Session
     from etl_resources.lake import Handle
+    from etl_resources.source import Position
 
 ROWS = 2_000
 """Rows of a segment, about."""
@@ -73,6 +74,7 @@ def reconcile(capture: Capture, silver: Silver, catch_up: Callable[[], Any], *, 
         before = silver.bronze.open()
         if before is None:
             raise ConfigurationError("it was never read", where=silver.bronze.name, fix="run the pipeline first")
+        _check_read(capture, name, source, before)
         columns, left_out = comparable(before.schema(), source.columns)
         _check_key(silver, columns)
         number = max(1, min(before.rows() // ROWS, MOST_SEGMENTS))
@@ -80,13 +82,11 @@ def reconcile(capture: Capture, silver: Silver, catch_up: Callable[[], Any], *, 
         catch_up()
         bronze = silver.bronze.open()
         assert bronze is not None  # noqa: S101 - it was there before
-        why = source.unfinished(capture.bronzes[name].position_at(bronze))
-        if why is not None:
-            raise ConfigurationError(why, where=silver.bronze.name, fix="run the pipeline until it has")
+        position = _check_read(capture, name, source, bronze)
         with silver.engine.session() as session:
             session.connection.register("theirs", theirs)
             session.execute("CREATE TEMP TABLE differences (key VARCHAR[], what VARCHAR)")
-            apart = _compare(session, silver, bronze, source, _Extent(columns, number))
+            apart = _compare(session, silver, bronze, source, _Extent(columns, number, source.seen(position)))
             find_doubled(session, bronze, silver.spec.log_key)
             find_silver_differences(silver, session, bronze)
             total = int(session.execute("SELECT count(*) FROM differences")[0][0])
@@ -107,6 +107,18 @@ class _Extent:
 
     columns: Sequence[ComparedColumn]
     number: int
+    seen: str
+    """Condition for the events of the log that are compared."""
+
+
+def _check_read(capture: Capture, name: str, source: ComparedTable, bronze: Handle) -> Position:
+    """Return the position; before the snapshot as well as after it, the table has to be read."""
+    position = capture.bronzes[name].position_at(bronze)
+    why = source.unfinished(position)
+    if why is not None:
+        raise ConfigurationError(why, where=capture.bronzes[name].app_id, fix="run the pipeline until it has")
+    assert position is not None  # noqa: S101 - of a table without one the source says why
+    return position
 
 
 def _check_key(silver: Silver, columns: Sequence[ComparedColumn]) -> None:
@@ -126,7 +138,7 @@ def _compare(session: Session, silver: Silver, bronze: Handle, source: ComparedT
 
     key, number = silver.spec.log_key, extent.number
     upto = bronze.committed(silver.bronze.name)
-    log = f"(SELECT * FROM {rows_between(session, bronze, 0, upto)} WHERE {source.seen})"  # noqa: S608
+    log = f"(SELECT * FROM {rows_between(session, bronze, 0, upto)} WHERE {extent.seen})"  # noqa: S608
     create_state(session, log, key, extent.columns, number)
     found = session.execute(
         f"SELECT coalesce(o.segment, t.segment) FROM {segments()} o FULL JOIN theirs t ON t.segment = o.segment "  # noqa: S608

@@ -20,7 +20,9 @@ _BITS = "etl_bits"
 _SQL: dict[Form, str] = {
     "text": "CAST({0} AS VARCHAR)",
     "padded": "rtrim({0}, ' ')",
-    "number": "CASE WHEN contains({0}::VARCHAR, '.') THEN rtrim(rtrim({0}::VARCHAR, '0'), '.') ELSE {0}::VARCHAR END",
+    # A decimal that is all fraction has no digit before its point here.
+    "number": "CASE WHEN contains({0}::VARCHAR, '.') THEN "
+    "rtrim(rtrim(regexp_replace({0}::VARCHAR, '^(-?)[.]', '\\10.'), '0'), '.') ELSE {0}::VARCHAR END",
     "day": "CAST({0} - DATE '1970-01-01' AS VARCHAR)",
     "instant": "CAST(epoch_us({0}) AS VARCHAR)",
     "bits": f"CAST({_BITS}(CAST({{0}} AS DOUBLE)) AS VARCHAR)",

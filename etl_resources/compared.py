@@ -47,8 +47,6 @@ class ComparedTable(ABC):
     """Those of the key among them."""
     left_out: Mapping[str, str]
     """Columns that cannot be compared -> why."""
-    seen: str
-    """SQL over the events of the lake, for DuckDB: the snapshot contains the event; never NULL."""
 
     @abstractmethod
     def segments(self, number: int, columns: Sequence[ComparedColumn]) -> pa.Table:
@@ -62,3 +60,14 @@ class ComparedTable(ABC):
     @abstractmethod
     def unfinished(self, position: Position | None) -> str | None:
         """Return why the lake cannot be compared at this position; None: it can."""
+
+    @abstractmethod
+    def seen(self, position: Position) -> str:
+        """Return SQL over the events of the lake, for DuckDB: the snapshot contains the event; never NULL.
+
+        Args:
+            position: the one that the lake has, of after the snapshot.
+
+        Raises:
+            ConfigurationError: the lake has not come to the snapshot.
+        """

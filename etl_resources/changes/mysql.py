@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
 from etl_resources.change_log import Boundary, ChangeLog, Changes, Finding, Lag, LogState, LogTable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from etl_resources.changes.mysql_server import Server
     from etl_resources.changes.mysql_settings import MysqlLogCapture
     from etl_resources.changes.mysql_shapes import Definition
+    from etl_resources.compared import ComparedTable
     from etl_resources.mysql_session import Session
     from etl_resources.sources.mysql import MysqlSource
 
@@ -60,7 +61,7 @@ class MysqlLog(ChangeLog):
         with ExitStack() as stack:
             session = stack.enter_context(self.source.session())
             server = Server.of(session)
-            definitions = [self.define(session, table) for table in self.tables]
+            definitions = [self.define(session, table) for table in self.tables if table.name in since]
             for finding in self._findings(server, definitions):
                 if finding.level == "error":
                     where = f"stream {finding.stream}, {session.where}" if finding.stream else session.where
@@ -128,6 +129,12 @@ class MysqlLog(ChangeLog):
             news = bool(unfinished) or behind != 0
             lag = Lag(behind, 0.0 if behind == 0 else None)
             return LogState("warning" if notes else "ok", news, lag, notes)
+
+    def compared(self, stream: str) -> AbstractContextManager[ComparedTable]:
+        """Return a snapshot of a table with checksums of its rows."""
+        from etl_resources.changes.mysql_compared import opened
+
+        return opened(self, next(table for table in self.tables if table.name == stream))
 
     def remove(self) -> None:
         """Do nothing: nothing was set up at the server."""

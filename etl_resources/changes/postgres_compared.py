@@ -88,7 +88,7 @@ class PostgresCompared(ComparedTable):
             self._texts[column.name] = form[1]
             found.append(ComparedColumn(column.name, form[0]))
         self.columns = found
-        self.seen = _seen(view, at)
+        self._seen = _seen(view, at)
 
     def segments(self, number: int, columns: Sequence[ComparedColumn]) -> pa.Table:
         """Return number of rows and total of their hashes, of every segment."""
@@ -118,6 +118,10 @@ class PostgresCompared(ComparedTable):
         if position is None:
             return "the table was never read"
         return None if Cursor.from_position(position).snapshot is None else "the snapshot of the table has not ended"
+
+    def seen(self, position: Position) -> str:  # noqa: ARG002 - events say their transactions, wherever they are read
+        """Return the condition for events whose transactions the snapshot contains."""
+        return self._seen
 
     def _segment(self, number: int) -> str:
         return f"({_md5(self._row(self._table.key))} % {number})"
