@@ -112,7 +112,7 @@ def dying(source: FileSource, monkeypatch: pytest.MonkeyPatch) -> FileSource:
     return source
 
 
-@pytest.mark.parametrize("landing", some(["s3", "event_bridge", "sns"], 2), indirect=True)
+@pytest.mark.parametrize("landing", some(["sns", "event_bridge", "s3"], 2), indirect=True)
 def test_what_is_told_is_read_as_what_is_listed_and_then_deleted(landing: Landing, listings: list[str]) -> None:
     """Also keys that have to be quoted; the test event, deletions, and objects of other names are no news."""
     landing.begin()
