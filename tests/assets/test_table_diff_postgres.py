@@ -244,6 +244,8 @@ def test_another_server_version_or_other_columns_are_compared_by_value_once(
     case.do("UPDATE t SET w = '' WHERE id = 2")
     assert case.look() == "inserted 1 + unchanged 49"
     assert case.look() == "unchanged 50"
+    case.do("UPDATE t SET w = 'new' WHERE id = 3")
+    assert case.look() == "inserted 1 + unchanged 49", "hashed as before 14, a change is seen"
     assert case.look(hashes="here") == "unchanged 50", "and where they are hashed makes no difference either"
     assert case.look() == "unchanged 50"
 
