@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from etl_assets.account import RowAccount
@@ -18,7 +17,6 @@ from etl_assets.provenance import identified, with_provenance
 from etl_assets.run import Run
 from etl_resources.lake import Commit, Handle
 from etl_resources.source import Batch, Position
-from etl_resources.write_behind import WriteBehind
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from etl_resources.delta.staging import Staging
 
 _log = logging.getLogger(__name__)
-BEHIND = 8 * 2**20
-"""Bytes of rows that the writer may be behind the source, and one batch at least: it writes row groups at once."""
 LEDGER_SECONDS = 5.0
 """For how long the ledger may be behind the commits of a run; what a killed run left out, the next one copies."""
 REPEATED = "delivered_before"
@@ -57,7 +53,6 @@ class Piece:
     repeated: int = 0
     unchanged: int = 0
     position: Position | None = None
-    behind: WriteBehind = field(default_factory=lambda: WriteBehind(BEHIND))
 
 
 class Landing:
@@ -105,12 +100,11 @@ class Landing:
         incoming = with_provenance(landing_schema(batch.data.schema), partitioned=window is not None, where=table.name)
         if not merge_schemas(piece.schema, incoming, where=table.name).equals(piece.schema):
             piece.schema = self.prepare(batch.data.schema).schema()
-            piece.behind.do(partial(piece.staged.widen, piece.schema))
+            piece.staged.widen(piece.schema)
         rows = conform(
             identified(batch.data, piece.number, piece.rows, self.read_at, window), piece.schema, where=table.name
         )
-        # The source works on the next rows while these are compressed.
-        piece.behind.do(partial(piece.staged.write, rows), rows.nbytes)
+        piece.staged.write(rows)
         piece.rows += batch.data.num_rows
         piece.read = batch.rows_read - self.read_before
         piece.repeated += batch.repeated
@@ -129,7 +123,6 @@ class Landing:
     def discard(self) -> None:
         """Give up what is staged, because of an error; what was committed before stays, and is accounted for."""
         if self.piece is not None:
-            self.piece.behind.close()
             self.piece.staged.discard()
             self.piece = None
         self.errors.discard()
@@ -199,8 +192,6 @@ class Landing:
     def _account(self, piece: Piece | None) -> RowAccount:
         if piece is None:
             return RowAccount()
-        piece.behind.wait()
-        piece.behind.close()
         piece.staged.finish()
         return RowAccount(
             read=piece.read,
