@@ -119,13 +119,15 @@ def _refuse_duplicates(names: list[str], origin: str) -> None:
         )  # fmt: skip
 
 
-def _parse_options(settings: CsvSettings, **more: Any) -> Any:
+def _parse_options(settings: CsvSettings, data: bytes, **more: Any) -> Any:
     import pyarrow.csv as pc
 
     dialect = settings.dialect
+    # The parser is a tenth faster where it has to look out for less.
+    quote = dialect.quote if dialect.quote and dialect.quote.encode() in data else False
     return pc.ParseOptions(
-        delimiter=dialect.delimiter, quote_char=dialect.quote or False, escape_char=dialect.escape or False,
-        double_quote=dialect.escape is None, newlines_in_values=True,
+        delimiter=dialect.delimiter, quote_char=quote, escape_char=dialect.escape or False,
+        double_quote=dialect.escape is None, newlines_in_values=bool(quote or dialect.escape),
         ignore_empty_lines=not dialect.blank_lines_count, **more,
     )  # fmt: skip
 
@@ -161,11 +163,11 @@ def _parse(data: bytes, names: list[str], settings: CsvSettings) -> tuple[pa.Tab
     convert = pc.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()), null_values=list(settings.null_values),
         strings_can_be_null=True,
-        quoted_strings_can_be_null=False,
+        quoted_strings_can_be_null=False, check_utf8=not data.isascii(),
     )  # fmt: skip
     read = pc.ReadOptions(column_names=names, use_threads=False, block_size=len(data) + 1)
     try:
-        options = _parse_options(settings, invalid_row_handler=left_out)
+        options = _parse_options(settings, data, invalid_row_handler=left_out)
         return pc.read_csv(pa.BufferReader(data), read, options, convert), misfits
     except (pa.ArrowInvalid, UnicodeDecodeError):
         return None, misfits
