@@ -7,6 +7,7 @@ Whatever is handed out, the private Redshift lets in until it expires.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import http.client
@@ -58,6 +59,10 @@ class Logins:
         """Return what `iam` of a connection needs to ask here."""
         return {"region": REGION, "endpoint": f"{self.scheme}://localhost:{self.port}", **KEYS, **iam}
 
+    def forget(self) -> None:
+        """Be as at the beginning."""
+        self.faults, self.asked, self.keys, self.passwords, self.lifetime = [], [], [], [], 900.0
+
     def let_in(self, user: str, password: str) -> None:
         """Tell the private Redshift of a login."""
         from etl_resources.sources.redshift import RedshiftSource
@@ -104,6 +109,7 @@ def client(service: str) -> Any:
     )  # fmt: skip
 
 
+@functools.cache  # it is there for as long as moto
 def _create_cluster() -> None:
     from botocore.exceptions import ClientError
 
