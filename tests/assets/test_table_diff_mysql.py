@@ -19,6 +19,7 @@ from etl_resources.source import Snapshot, Stream
 from etl_resources.sources import mysql_hashes
 from etl_resources.sources.mysql import MysqlSource, MysqlStreamOptions
 from etl_resources.sources.mysql_hashes import MysqlHashes
+from tests.assets.cli.conftest import REPOSITORY
 from tests.assets.diff_table import DiffTable
 from tests.assets.doubles import new_run
 from tests.servers.mysql import MysqlServer, shared_mysql
@@ -370,3 +371,8 @@ def test_nothing_is_committed_by_a_look_that_finds_no_key(case: Case) -> None:
     with pytest.raises(EtlError, match="there is no column id"):
         case.look()
     assert case.table.bronze.table.open() is None
+
+
+def test_the_page_tells_how_many_keys_are_looked_up() -> None:
+    page = (REPOSITORY / "docs" / "sources" / "mysql.md").read_text("utf-8")
+    assert f"{mysql_hashes.PICKED:,} at a time" in page
