@@ -74,7 +74,7 @@ class PostgresHashes(HashedTable):
         # Another architecture, or a server that was built in another way, may hash to other values.
         probe = session.value(f"SELECT {whole.format(_PROBE)}")
         names = [f"{column.name} {column.type} {form}" for column, form in zip(plan.columns, forms, strict=True)]
-        told = "\n".join([f"postgresql {version} {probe} {whole}", *sorted(names)])
+        told = "\n".join([f"postgresql {version} {probe} {whole}", *names])
         self.hashed_by = f"postgresql {version} {hashlib.blake2b(told.encode(), digest_size=16).hexdigest()}"
 
     def count(self) -> int:

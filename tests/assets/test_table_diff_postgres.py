@@ -250,6 +250,12 @@ def test_another_server_version_or_other_columns_are_compared_by_value_once(
     assert case.look() == "unchanged 50"
 
 
+def test_columns_in_another_order_change_no_row(case: Case) -> None:
+    case.do("CREATE TABLE t (id int, v int, w int)", "INSERT INTO t VALUES (1, 1, 2)")
+    case.look(table="t", columns=("id", "v", "w"))
+    assert case.look(table="t", columns=("w", "v", "id")) == "unchanged 1"
+
+
 def test_views_and_queries(case: Case) -> None:
     case.do(
         "CREATE TABLE t (id int, v int)", "INSERT INTO t VALUES (1, 1), (2, 2)", "CREATE VIEW seen AS SELECT * FROM t"
