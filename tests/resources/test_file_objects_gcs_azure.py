@@ -224,14 +224,19 @@ def test_a_prefix_of_someone_else_is_not_overwritten(far: Far) -> None:
 LONG = b"a\n" + b"".join(b"%07d\n" % n for n in range(400_000))
 
 
-FAULTS = [
-    pytest.param({"cut_after": 1 << 20}, id="cut"),
-    pytest.param({"refuse": True}, id="refused"),
-    pytest.param({"stall_after": 1 << 20}, id="stalled"),
-]
+FAULTS: dict[str, dict[str, Any]] = {
+    "cut": {"cut_after": 1 << 20},
+    "stalled": {"stall_after": 1 << 20},
+    "refused": {"refuse": True},
+}
+STORES = [("gs", "cut"), ("az", "stalled"), ("gs", "stalled"), ("az", "cut"), ("gs", "refused"), ("az", "refused")]
 
 
-@pytest.mark.parametrize("fault", some(FAULTS, 1))
+@pytest.mark.parametrize(
+    ("far", "fault"),
+    some([pytest.param(far, FAULTS[fault], id=f"{far}-{fault}") for far, fault in STORES], 2),
+    indirect=["far"],
+)
 def test_a_store_that_goes_away_loses_and_doubles_nothing(far: Far, fault: dict[str, Any], tmp_path: Path) -> None:
     """Of two runs with the fault between them bronze holds every record once."""
     far.put("away/1.csv", b"a\nfirst\n")
