@@ -157,7 +157,7 @@ def test_a_window_is_half_open_and_in_utc(server: Snowflake, type_: str) -> None
         assert batch.position is None
 
 
-@pytest.mark.parametrize("type_", some(["TIMESTAMP_TZ", "TIMESTAMP_NTZ"], 1))
+@pytest.mark.parametrize("type_", some(["TIMESTAMP_NTZ", "TIMESTAMP_TZ"], 1))
 def test_rows_that_are_young_wait_so_that_one_committed_late_is_not_lost(server: Snowflake, type_: str) -> None:
     """A row with an earlier cursor than one that was there already is read, if it is not later than was promised."""
     now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
