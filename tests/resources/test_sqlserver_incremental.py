@@ -146,6 +146,7 @@ def test_rows_within_the_promise_are_read_and_later_ones_are_not(server: TdsServ
     assert reader.ids() == [1, 2]
     server.execute(f"INSERT INTO dbo.{table} (id, at) VALUES (3, '2024-01-01 12:00:30'), (4, '2024-01-01 11:59:00')")
     assert reader.ids() == [3], "row 4 breaks the promise"
+    assert reader.ids() == []
 
 
 def test_the_boundary_rows_without_a_cursor_and_equal_rows_are_read_once_each(server: TdsServer, table: str) -> None:
@@ -153,6 +154,7 @@ def test_the_boundary_rows_without_a_cursor_and_equal_rows_are_read_once_each(se
     same = "(1, '2024-01-01'), (1, '2024-01-01')"
     server.execute(f"INSERT INTO dbo.{table} (id, at) VALUES {same}, (2, NULL)")
     assert reader.ids() == [1, 1, 2]
+    assert reader.ids() == []
     server.execute(f"INSERT INTO dbo.{table} (id, at) VALUES (1, '2024-01-01'), (3, NULL), (4, '2024-01-01')")
     batches = reader.batches(batch_rows=2)
     assert sorted(i for b in batches for i in b.data.column("id").to_pylist()) == [1, 3, 4]
@@ -218,6 +220,7 @@ def test_every_type_of_cursor_resumes(server: TdsServer, table: str, type_: str)
     assert reader.ids() == [1]
     server.execute(f"INSERT INTO dbo.{name} VALUES (2, {old}), (3, {new})")
     assert reader.ids() == [2, 3]
+    assert reader.ids() == []
 
 
 def test_a_restored_database_is_noticed(server: TdsServer, table: str) -> None:
