@@ -119,9 +119,7 @@ def test_wal_level_and_standby(shop: Shop) -> None:
         (_MADE_ANEW, "was made anew"),
         (_READ_BY_OTHERS, "somebody else has read from it"),
         ("ALTER PUBLICATION etl_shop DROP TABLE t; UPDATE t SET v = 0", "was taken out of publication"),
-        pytest.param(
-            "DROP PUBLICATION etl_shop; UPDATE t SET v = 0", "was taken out of publication", marks=pytest.mark.soak
-        ),
+        ("DROP PUBLICATION etl_shop; UPDATE t SET v = 0", "was taken out of publication"),
         (
             "ALTER TABLE t RENAME TO old; CREATE TABLE t (LIKE old INCLUDING ALL); INSERT INTO t SELECT * FROM old",
             "was dropped and made anew",
