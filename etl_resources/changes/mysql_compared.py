@@ -16,6 +16,7 @@ from etl_resources.changes.mysql_server import Server
 from etl_resources.compared import ComparedColumn, ComparedTable, Form
 from etl_resources.exceptions import ConfigurationError
 from etl_resources.source import Position
+from etl_resources.sources.mysql_parallel import ranges
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     from etl_resources.changes.mysql_shapes import Definition
     from etl_resources.sources.mysql_columns import Column
 
+PART_SEGMENTS = 250
+"""Segments of which the totals are asked for at once, where the key can be cut: about half a million rows."""
 _BATCH_ROWS = 65_536
+_UNHASHED = 2**100
+"""In place of a hash that is NULL: more than the hashes of all rows that there can be."""
 _IMPLICIT = 2**52
 """The highest bit of a double's mantissa, which is not stored."""
 _BIAS, _LOWEST, _HIGHEST = 1023, -1022, 1023
@@ -63,15 +68,23 @@ class MysqlCompared(ComparedTable):
     """A table within one transaction."""
 
     def __init__(self, at: Moment, server: str, definition: Definition) -> None:
+        from pyarrow import types
+
         self._session, self._file, self._place, self._server = at.session, at.file, at.place, server
         self._relation, self._where, self._key = (
             definition.plan.relation,
             definition.plan.where,
             definition.log_table.key,
         )
-        self._selected = {column.name: column.select for column in definition.plan.columns}
-        forms = {column.name: _form(column) for column in definition.plan.columns}
+        self._columns = definition.plan.columns
+        self._selected = {column.name: column.select for column in self._columns}
+        forms = {column.name: _form(column) for column in self._columns}
         self._texts = {name: text for name, (_, text) in forms.items()}
+        self._lengths = {
+            # Text has as many characters before it is converted.
+            column.name: f"CHAR_LENGTH({column.select if types.is_string(column.arrow) else self._texts[column.name]})"
+            for column in self._columns
+        }
         self.columns = [ComparedColumn(name, form) for name, (form, _) in forms.items()]
         self.left_out = {}
 
@@ -79,15 +92,34 @@ class MysqlCompared(ComparedTable):
         """Return number of rows and total of their hashes, of every segment."""
         import pyarrow as pa
 
-        hashed = self._hash(columns)
-        rows = self._session.rows(
-            f"SELECT {self._segment(number)} AS segment, COUNT(*), CAST(SUM({hashed}) AS CHAR), "  # noqa: S608 - quoted
-            f"COUNT(*) - COUNT({hashed}) FROM {self._relation} AS t GROUP BY segment"
+        hashed = f"SUM(IFNULL({self._hash(columns)}, {_UNHASHED}))"
+        found: dict[int, tuple[int, int]] = {}
+        for part in self._parts(number):
+            rows = self._session.rows(
+                f"SELECT {self._segment(number)} AS segment, COUNT(*), {hashed} FROM {self._relation} AS t "  # noqa: S608
+                f"WHERE {part} GROUP BY segment"
+            )
+            self._check(sum(int(total) // _UNHASHED for _, _, total in rows))
+            for segment, count, total in rows:
+                before = found.get(segment, (0, 0))
+                found[segment] = before[0] + int(count), before[1] + int(total)
+        return pa.table(
+            {
+                "segment": pa.array(found, pa.int64()),
+                "rows": pa.array([count for count, _ in found.values()], pa.int64()),
+                "total": pa.array([str(total) for _, total in found.values()], pa.string()),
+            }
         )
-        self._check(sum(int(row[3]) for row in rows))
-        parts = list(zip(*(row[:3] for row in rows), strict=True)) or [(), (), ()]
-        kinds = {"segment": pa.int64(), "rows": pa.int64(), "total": pa.string()}
-        return pa.table({name: pa.array(part, kind) for (name, kind), part in zip(kinds.items(), parts, strict=True)})
+
+    def _parts(self, number: int) -> list[str]:
+        """Return conditions that cut the table, so that the server need not add up for long without a word."""
+        import pyarrow as pa
+
+        if number > PART_SEGMENTS:
+            for column in self._columns:
+                if column.name == self._key[0] and pa.types.is_integer(column.arrow):
+                    return ranges(self._session, self._relation, column.name, -(-number // PART_SEGMENTS))
+        return ["TRUE"]
 
     def rows(self, number: int, segments: Sequence[int], columns: Sequence[ComparedColumn]) -> Iterator[pa.RecordBatch]:
         """Yield keys and hashes of the rows of some segments."""
@@ -140,9 +172,8 @@ class MysqlCompared(ComparedTable):
     def _row(self, names: Sequence[str]) -> str:
         # Not COALESCE: a text that is too long is NULL as well, and has to stay so.
         parts = [
-            f"IF({self._selected[name]} IS NULL, '-', CONCAT(CHAR_LENGTH({text}), ':', {text}))"
+            f"IF({self._selected[name]} IS NULL, '-', CONCAT({self._lengths[name]}, ':', {self._texts[name]}))"
             for name in names
-            for text in [self._texts[name]]
         ]
         return f"CONCAT({', '.join(parts)})"
 

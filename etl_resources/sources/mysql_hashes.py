@@ -155,8 +155,11 @@ def hashed_form(column: Column, field: FieldDescriptorPacket) -> str:
     own = column.select
     if not (pa.types.is_string(column.arrow) or pa.types.is_binary(column.arrow)):
         return f"IFNULL({own}, '-'), ','"
-    value = f"CONVERT({own} USING utf8mb4)" if pa.types.is_string(column.arrow) else own
-    text = f"MD5({value})" if field.length > _LONG else f"CONCAT(LENGTH({value}), ':', {value})"
+    is_text = pa.types.is_string(column.arrow)
+    value = f"CONVERT({own} USING utf8mb4)" if is_text else own
+    # In characters, which are as many in every character set: the value is converted once, and not twice.
+    length = f"CHAR_LENGTH({own})" if is_text else f"LENGTH({own})"
+    text = f"MD5({value})" if field.length > _LONG else f"CONCAT({length}, ':', {value})"
     return f"IF({own} IS NULL, '-', {text})"
 
 

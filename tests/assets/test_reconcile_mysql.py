@@ -201,7 +201,7 @@ def test_a_checksum_that_is_broken_on_purpose_is_found(case: Case, monkeypatch: 
     """The lake has another value than the source; a checksum that does not see that disagrees elsewhere at once."""
     old, new, changes = MUTANTS[name]
     case.do(f"REPLACE INTO orders VALUES (70, '', 1, {old}, NULL)")
-    assert case.look().agrees
+    case.look()  # it is landed
     version = case.handle().version
     case.handle().delta.update({"note": new}, predicate="id = 70")
     assert said(case.look()) == [("70", "other values in the lake")]
@@ -258,6 +258,21 @@ def test_a_log_that_has_not_come_to_the_snapshot_or_is_of_another_server_is_refu
         for wrong in (replace(here, place=here.place - 1), replace(here, server="2")):
             with pytest.raises(ConfigurationError, match="the log was read to"):
                 table.seen(wrong.to_position())
+
+
+def test_totals_are_the_same_in_however_many_parts_the_table_is_asked(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case.do("CREATE TABLE parts (id int PRIMARY KEY)", "INSERT INTO parts SELECT seq * seq FROM seq_1_to_1000")
+    log = log_of(MysqlSource(**case.server.settings(case.database)), {"parts": ["id"]})
+    with log.compared("parts") as table:
+        assert isinstance(table, mysql_compared.MysqlCompared)
+        assert table._parts(9) == ["TRUE"]
+        whole = table.segments(9, table.columns).sort_by("segment")
+        monkeypatch.setattr(mysql_compared, "PART_SEGMENTS", 2)
+        assert len(table._parts(9)) == 5
+        assert table.segments(9, table.columns).sort_by("segment") == whole
+        assert sum(whole["rows"].to_pylist()) == 1000
 
 
 def test_a_table_that_was_not_read_to_its_end_is_refused_before_it_is_hashed(
