@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from etl_assets.account import RowAccount
 from etl_assets.errors import ErrorTable
 from etl_assets.silver_passing import AHEAD
+from etl_resources.delta.merging import Merge
 from etl_resources.delta.rewriting import Changes, Source
 from etl_resources.engines.duckdb import literal, quote
 from etl_resources.exceptions import ConfigurationError, RowsNotConservedError
@@ -81,17 +82,15 @@ class Writer:
         return put(self.handle, staged, self.commit)
 
     def _merge(self, columns: str, account: RowAccount) -> Handle:
-        import pyarrow as pa
-
         key = self.refinement.versions.key
-        sql = (
-            f"SELECT {columns}, j.__action AS _action FROM fated j "  # noqa: S608
+        changes = (
+            f"(SELECT {columns}, j.__action AS _action FROM fated j "  # noqa: S608
             "WHERE j.__action IS NOT NULL AND j.__fate NOT LIKE 'filtered:%' UNION ALL BY NAME "
-            f"SELECT {', '.join(quote(name) for name in key)}, 'delete' AS _action FROM removed"
+            f"SELECT {', '.join(quote(name) for name in key)}, 'delete' AS _action FROM removed)"
         )
-        source = self._reader(sql, self.schema.append(pa.field("_action", pa.string())))
         expected = Changes(account.inserted, account.updated, account.deleted + account.removed)
-        return self.table.merge(self.handle, source, key, self.commit, expected)
+        what = Merge(self.session, changes, key, expected, self.refinement.silver.spec.personal)
+        return self.table.merge(self.handle, what, self.commit)
 
     def _reader(self, sql: str, schema: pa.Schema) -> Source:
         def read() -> pa.RecordBatchReader:

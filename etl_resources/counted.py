@@ -22,13 +22,6 @@ class Counted:
         self._source, self._expected, self._schema = source, expected, schema or source.schema
         self._failure: Exception | None = None
 
-    def table(self, where: str) -> pa.Table:
-        """Return all rows."""
-        import pyarrow as pa
-
-        with self.checked(where):
-            return pa.Table.from_batches(self._batches(), self._schema)
-
     def reader(self) -> pa.RecordBatchReader:
         """Return a reader of the rows, for use within `checked`."""
         import pyarrow as pa

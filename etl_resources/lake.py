@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake.transaction import AddAction
 
+    from etl_resources.delta.merging import Merge
     from etl_resources.delta.rewriting import Changes, Source
     from etl_resources.delta.staging import Staging
     from etl_resources.delta.upkeep import Upkept
@@ -217,21 +218,17 @@ class LakeTable:
 
         return self._commit(handle, commit, lambda opened: replace_where(opened, source, predicate, commit, expected))
 
-    def merge(self, handle: Handle, source: Source, key: Sequence[str], commit: Commit, expected: Changes) -> Handle:
-        """Apply inserts, updates and deletes by key in one commit.
+    def merge(self, handle: Handle, what: Merge, commit: Commit) -> Handle:
+        """Apply inserts, updates and deletes by key in one commit; columns that the changes lack keep their values.
 
-        Args:
-            source: gives a reader with columns of the table and `_action`, one of `insert`, `update`, `delete`; keys
-                are unique; called once per try.
-            key: columns that identify a row; none of their values is null.
-            expected: rows that are inserted, updated and deleted.
+        Keys are unique among the changes; none of their values is null.
 
         Raises:
-            RowsNotConservedError: other rows were; the table is as it was.
+            RowsNotConservedError: other rows would be, or were, changed than expected; the table is as it was.
         """
-        from etl_resources.delta.rewriting import merge
+        from etl_resources.delta.merging import merge
 
-        return self._commit(handle, commit, lambda opened: merge(opened, source, key, commit, expected))
+        return self._commit(handle, commit, lambda opened: merge(opened, what, commit))
 
     def optimize(self, target_bytes: int = TARGET_FILE_BYTES) -> Upkept:
         """Put small files together to files of about `target_bytes`; what the table holds stays as it is."""

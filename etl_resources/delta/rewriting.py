@@ -1,4 +1,4 @@
-"""Commits that rewrite files: merge by key, and replacement of the rows that satisfy a condition.
+"""Commits that put rows in the place of all others, or of those that satisfy a condition.
 
 delta-rs commits and tells afterwards what it did. So the rows that go in are counted before the commit, and what came
 of them is compared after it; a commit that did something else is taken back.
@@ -6,7 +6,7 @@ of them is compared after it; a commit that did something else is taken back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,41 +32,6 @@ class Changes:
     deleted: int = 0
 
 
-def merge(handle: Handle, source: Source, key: Sequence[str], commit: Commit, expected: Changes) -> None:
-    """Apply the rows of `source` by their `_action`; see `LakeTable.merge`."""
-    on = " AND ".join(f"t.`{name}` = s.`{name}`" for name in key)
-    rows = Counted(source(), expected.inserted + expected.updated + expected.deleted)
-    before = handle.version
-    # Delta keeps the whole source in memory anyway, and an error while it reads it would abort the process's thread.
-    data = rows.table(handle.table.name)
-    # Columns that the table has and the source has not keep their values.
-    columns = {f"`{name}`": f"s.`{name}`" for name in data.schema.names if name != "_action"}
-    # Delta writes least and greatest key into the log, where a personal key must not be. Streamed it does not, but then
-    # has no statistics by which to skip files of the table; of a personal key there are none anyway.
-    known = handle.skipping()
-    streamed = known is not None and not known.issuperset(key)
-    merger = handle.delta.merge(
-        data,
-        on,
-        source_alias="s",
-        target_alias="t",
-        streamed_exec=streamed,
-        commit_properties=commit.properties(),
-    )
-    metrics = (
-        merger.when_matched_delete("s._action = 'delete'")
-        .when_matched_update(columns, "s._action = 'update'")
-        .when_not_matched_insert(columns, "s._action = 'insert'")
-        .execute()
-    )
-    if not _marked(handle, commit, expected):
-        done = Changes(
-            metrics["num_target_rows_inserted"], metrics["num_target_rows_updated"], metrics["num_target_rows_deleted"]
-        )
-        if done != expected:
-            raise _taken_back(handle, before, commit, f"{done} instead of {expected}")
-
-
 def replace(handle: Handle, staged: Staging, commit: Commit, rewrite: str) -> None:
     """Put the staged files in place of all others; see `LakeTable.replace`."""
     adds, before = staged.finish(), handle.version
@@ -75,7 +40,7 @@ def replace(handle: Handle, staged: Staging, commit: Commit, rewrite: str) -> No
     handle.delta.create_write_transaction([*adds], "overwrite", staged.schema, commit_properties=properties)
     handle.refresh()
     if handle.committed(commit.app_id) == commit.version and handle.rows() != staged.stored_rows:
-        raise _taken_back(handle, before, commit, f"the table has {handle.rows()} rows instead of {staged.stored_rows}")
+        raise taken_back(handle, before, commit, f"the table has {handle.rows()} rows instead of {staged.stored_rows}")
 
 
 def replace_where(handle: Handle, source: Source, predicate: str, commit: Commit, expected: Changes) -> None:
@@ -93,7 +58,7 @@ def replace_where(handle: Handle, source: Source, predicate: str, commit: Commit
             commit_properties=commit.properties(),
         )
     if not _marked(handle, commit, expected) and handle.rows() != wanted:
-        raise _taken_back(handle, before, commit, f"the table has {handle.rows()} rows instead of {wanted}")
+        raise taken_back(handle, before, commit, f"the table has {handle.rows()} rows instead of {wanted}")
 
 
 def _marked(handle: Handle, commit: Commit, expected: Changes) -> bool:
@@ -111,7 +76,7 @@ def _marked(handle: Handle, commit: Commit, expected: Changes) -> bool:
     return True
 
 
-def _taken_back(handle: Handle, before: int, commit: Commit, what: str) -> RowsNotConservedError:
+def taken_back(handle: Handle, before: int, commit: Commit, what: str) -> RowsNotConservedError:
     """Undo the commit, its transactions included, and return the error that says so."""
     from deltalake import CommitProperties
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -93,29 +93,52 @@ class Session:
         """Return the Arrow schema of a relation without reading it."""
         return self.table(f"SELECT * FROM {relation} LIMIT 0").schema  # noqa: S608
 
-    def lake_relation(self, handle: Handle, *, column: str | None = None, above: int | None = None) -> str:
+    def lake_relation(
+        self,
+        handle: Handle,
+        *,
+        column: str | None = None,
+        above: int | None = None,
+        files: Collection[str] | None = None,
+        columns: Sequence[str] | None = None,
+        named: str | None = None,
+    ) -> str:
         """Return SQL, usable after FROM, for a lake table as of `handle`.
 
-        With `column` and `above` only files that may hold greater values are read (the caller still filters).
         Columns that a file is too old to have are NULL.
+
+        Args:
+            column: with `above`: only files that may hold greater values are read (the caller still filters).
+            above: see `column`.
+            files: only these are read, by their paths in the log.
+            columns: those of the relation; None: all.
+            named: name of a further column with the location of the file that the row is in. The relation may then be
+                read once only.
         """
-        wanted = self.types(self._register(handle.schema().empty_table()))
+        import pyarrow as pa
+
+        names = handle.schema().names if columns is None else list(columns)
+        nothing = handle.schema().empty_table().select(names)
+        if named is not None:
+            nothing = nothing.append_column(named, pa.array([], pa.string()))
         if not is_local(handle.table.uri) or not handle.plain_files():
             # Slower by half and hungrier, but it knows deletion vectors, partition columns and object stores.
-            return self._register(handle.delta.to_pyarrow_dataset())
-        files = handle.files(column, above)
-        if not files:
-            return self._register(handle.schema().empty_table())
-        listed = ", ".join(literal(file) for file in files)
-        scan = f"read_parquet([{listed}], union_by_name = true)"
-        present = self.types(scan)
+            from etl_resources.delta.dataset import dataset_of
+
+            return self._register(dataset_of(handle, files, names, named))
+        paths = handle.files(column, above) if files is None else [handle.table.location(path) for path in files]
+        if not paths:
+            return self._register(nothing)
+        listed = ", ".join(map(literal, paths))
+        scan = f"read_parquet([{listed}], union_by_name = true{f', filename = {literal(named)}' if named else ''})"
+        wanted, present = self.types(self._register(nothing)), self.types(scan)
         if present == wanted:
             return scan
         parts = []
         for name, kind in wanted.items():
             if name not in present:
                 parts.append(f"CAST(NULL AS {kind}) AS {quote(name)}")
-            elif present[name] != kind:
+            elif present[name] != kind and name != named:
                 parts.append(f"CAST({quote(name)} AS {kind}) AS {quote(name)}")
             else:
                 parts.append(quote(name))

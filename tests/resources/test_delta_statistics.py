@@ -17,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from etl_resources.delta import staging
+from etl_resources.delta import lanes, staging
 from etl_resources.delta.rewriting import Changes
 from etl_resources.lake import Commit, Handle, Lake, LakeTable
+from tests.resources.merges import merged
 from tests.soaking import examples
 
 UTC_US = pa.timestamp("us", tz="UTC")
@@ -64,11 +65,11 @@ def _actions(handle: Handle) -> dict[str, Any]:
 @given(rows=ROWS, per_group=st.integers(1, 5))
 def test_bounds_hold_every_value_and_nulls_are_counted(rows: list[dict[str, Any]], per_group: int) -> None:
     folder = Path(tempfile.mkdtemp(prefix="etl-stats-"))
-    group, staging.ROW_GROUP_ROWS = staging.ROW_GROUP_ROWS, per_group
+    (group, staging.ROW_GROUP_ROWS), (most, lanes.MOST) = (staging.ROW_GROUP_ROWS, per_group), (lanes.MOST, 1)
     try:
         action = _actions(_write(folder, rows, per_group))
     finally:
-        staging.ROW_GROUP_ROWS = group
+        staging.ROW_GROUP_ROWS, lanes.MOST = group, most
         shutil.rmtree(folder)
     assert action["num_records"] == len(rows)
     for name in SCHEMA.names:
@@ -165,7 +166,7 @@ def test_nothing_personal_is_ever_in_the_log(tmp_path: Path) -> None:
             handle = table.append(handle, staged, Commit("app", number))
     keyed = pa.Table.from_batches([_people(NAMES[0])]).append_column("_action", pa.array(["insert"]))
     keyed = keyed.set_column(0, "id", pa.array([77]))
-    handle = table.merge(handle, keyed.to_reader, ["id"], Commit("app", 4), Changes(1))
+    handle = merged(table, handle, keyed.to_reader, ["id"], Commit("app", 4), Changes(1))
     new = pa.Table.from_batches([_people(NAMES[1])])
     handle = table.replace_where(handle, new.to_reader, "`id` < 1", Commit("app", 5), Changes(1, 0, 3))
     assert table.optimize().compacted
@@ -195,7 +196,7 @@ def test_a_column_that_becomes_personal_has_no_bounds_from_then_on(tmp_path: Pat
     version = handle.version
     assert table.ensure(PERSON, personal=("email",)).version == version, "which takes one commit, not one per run"
     keyed = pa.Table.from_batches([_people(*NAMES)]).append_column("_action", pa.array(["insert"] * 2))
-    table.merge(handle, keyed.to_reader, ["id"], Commit("app", 1), Changes(2))
+    merged(table, handle, keyed.to_reader, ["id"], Commit("app", 1), Changes(2))
     assert "@example" not in _logs(table)
 
 
@@ -204,7 +205,7 @@ def test_a_table_of_nothing_but_personal_columns_has_no_bounds_at_all(tmp_path: 
     schema = pa.schema([("email", pa.string())])
     handle = table.ensure(schema, personal=("email",))
     keyed = pa.table({"email": list(NAMES), "_action": ["insert"] * 2})
-    table.merge(handle, keyed.to_reader, ["email"], Commit("app", 1), Changes(2))
+    merged(table, handle, keyed.to_reader, ["email"], Commit("app", 1), Changes(2))
     assert "@example" not in _logs(table), "nor is it there as the range of keys of a merge"
 
 

@@ -17,6 +17,7 @@ from etl_resources.delta.rewriting import Changes
 from etl_resources.exceptions import ConcurrentCommitError, RowsNotConservedError, UnavailableError
 from etl_resources.lake import Commit, Handle, Lake, LakeTable
 from tests.forks import Forks, forking, wait_for
+from tests.resources.merges import merged
 
 __all__ = ["forking"]  # a fixture
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
@@ -53,7 +54,7 @@ def replace(table: LakeTable, handle: Handle, number: int, *pairs: tuple[int, st
 def merge(table: LakeTable, handle: Handle, number: int) -> Handle:
     """Update 1, insert 9."""
     source = actions((1, "one", "update"), (9, "nine", "insert"))
-    return table.merge(handle, source, ["id"], Commit("app", number, {"run_id": f"run-{number}"}), Changes(1, 1, 0))
+    return merged(table, handle, source, ["id"], Commit("app", number, {"run_id": f"run-{number}"}), Changes(1, 1, 0))
 
 
 def replace_where(table: LakeTable, handle: Handle, number: int) -> Handle:
@@ -183,21 +184,6 @@ def test_first_writers_of_a_table_that_does_not_exist_create_it_once(tmp_path: P
     assert len(list((tmp_path / "bronze" / "new" / "_delta_log").glob("*.json"))) == 1
 
 
-def test_a_merge_that_changes_nothing_keeps_its_transaction(table: LakeTable) -> None:
-    """delta-rs makes no commit then, and would drop the position that has been reached."""
-    commit = Commit("app", 2, {"run_id": "r"}, {"bronze": 7})
-    after = table.merge(opened(table), actions(), ["id"], commit, Changes())
-    assert (after.committed("app"), after.committed("bronze")) == (2, 7)
-    assert (after.record("app") or {})["run_id"] == "r"
-
-
-def test_of_two_merges_that_change_nothing_one_is_refused(table: LakeTable) -> None:
-    stale = opened(table)
-    table.merge(opened(table), actions(), ["id"], Commit("app", 2), Changes())
-    with pytest.raises(ConcurrentCommitError):
-        table.merge(stale, actions(), ["id"], Commit("app", 2), Changes())
-
-
 def test_a_partition_that_stays_empty_keeps_its_transaction(table: LakeTable) -> None:
     empty = pa.Table.from_pylist([], schema=SCHEMA)
     after = table.replace_where(opened(table), empty.to_reader, "`id` > 100", Commit("app", 2), Changes())
@@ -205,70 +191,20 @@ def test_a_partition_that_stays_empty_keeps_its_transaction(table: LakeTable) ->
     assert content(table) == [(1, "a"), (2, "b")]
 
 
-def test_a_merge_deletes_by_key_alone_and_leaves_columns_it_was_not_given(table: LakeTable) -> None:
-    handle = table.evolve(opened(table), pa.schema([("extra", pa.int64())]))
-    wide = pa.table({"id": [1, 5], "name": ["a", "e"], "extra": [10, 50], "_action": ["update", "insert"]})
-    handle = table.merge(handle, wide.to_reader, ["id"], Commit("app", 2), Changes(1, 1, 0))
-    narrow = pa.table({"id": [1, 2], "name": ["A", None], "_action": ["update", "delete"]})
-    table.merge(handle, narrow.to_reader, ["id"], Commit("app", 3), Changes(0, 1, 1))
-    found = opened(table).delta.to_pyarrow_table().sort_by("id").to_pylist()
-    assert found == [{"id": 1, "name": "A", "extra": 10}, {"id": 5, "name": "e", "extra": 50}]
-
-
-def test_composite_keys_and_names_that_need_quotes_merge(tmp_path: Path) -> None:
-    table = Lake(uri=str(tmp_path)).table("odd")
-    schema = pa.schema([("order", pa.string()), ("line no", pa.int64()), ("välue", pa.string())])
-    handle = table.ensure(schema)
-    data = pa.table({"order": ["a", "a"], "line no": [1, 2], "välue": ["x", "y"], "_action": ["insert"] * 2})
-    handle = table.merge(handle, data.to_reader, ["order", "line no"], Commit("app", 1), Changes(2))
-    data = pa.table({"order": ["a"], "line no": [2], "välue": ["z"], "_action": ["update"]})
-    table.merge(handle, data.to_reader, ["order", "line no"], Commit("app", 2), Changes(0, 1))
-    assert [row["välue"] for row in opened(table).delta.to_pyarrow_table().sort_by("line no").to_pylist()] == ["x", "z"]
-
-
-@pytest.mark.parametrize("expected", [Changes(2, 1, 0), Changes(1, 2, 0)])
-def test_a_source_that_loses_rows_on_the_way_into_a_merge_stops_the_commit(table: LakeTable, expected: Changes) -> None:
-    source = actions((1, "one", "update"), (9, "nine", "insert"))
-    with pytest.raises(RowsNotConservedError, match="2 rows were to be written, but the account says 3"):
-        table.merge(opened(table), source, ["id"], Commit("app", 2), expected)
-    assert opened(table).version == 1
-    assert content(table) == [(1, "a"), (2, "b")]
-
-
-def test_a_merge_that_did_something_else_is_taken_back_with_its_position(table: LakeTable) -> None:
-    """Key 7 is not there, so its update does nothing, which only Delta's own count tells, after the commit."""
-    source = actions((1, "one", "update"), (7, "seven", "update"))
-    commit = Commit("app", 2, marks={"bronze": 4})
-    with pytest.raises(RowsNotConservedError, match="the commit was taken back"):
-        table.merge(opened(table), source, ["id"], commit, Changes(0, 2, 0))
-    assert content(table) == [(1, "a"), (2, "b")]
-    handle = opened(table)
-    assert (handle.committed("app"), handle.committed("bronze")) == (1, 0)
-    assert (handle.record("app") or {})["version"] == 1, "its record counts no more"
-    merge(table, handle, 2)
-    assert content(table) == AFTER["merge"], "the work can be done again"
-
-
-def test_a_merge_that_did_nothing_at_all_commits_nothing(table: LakeTable) -> None:
-    with pytest.raises(RowsNotConservedError, match="nothing was committed"):
-        table.merge(opened(table), actions((7, "x", "update")), ["id"], Commit("app", 2), Changes(0, 1, 0))
-    assert opened(table).version == 1
-
-
 def test_what_cannot_be_taken_back_any_more_is_said(table: LakeTable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another run has built on the wrong commit: to restore would drop its rows."""
     from etl_resources.delta import rewriting
 
-    taken_back = rewriting._taken_back
+    taken_back = rewriting.taken_back
 
     def late(handle: Handle, before: int, commit: Commit, what: str) -> RowsNotConservedError:
         append(table, opened(table), 3, (5, "e"))
         return taken_back(handle, before, commit, what)
 
-    monkeypatch.setattr(rewriting, "_taken_back", late)
-    source = actions((1, "one", "update"), (7, "seven", "update"))
+    monkeypatch.setattr(rewriting, "taken_back", late)
+    one = pa.Table.from_batches([rows((3, "three"))])
     with pytest.raises(RowsNotConservedError, match=r"version 2 of the table is WRONG.*\n.*\n.*restore version 1"):
-        table.merge(opened(table), source, ["id"], Commit("app", 2), Changes(0, 2, 0))
+        table.replace_where(opened(table), one.to_reader, "`id` >= 2", Commit("app", 2), Changes(1, 0, 0))
     assert (5, "e") in content(table)
 
 

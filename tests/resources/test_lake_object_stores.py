@@ -13,6 +13,7 @@ from etl_resources.delta.rewriting import Changes
 from etl_resources.engines.duckdb import DuckDB
 from etl_resources.exceptions import ConcurrentCommitError
 from etl_resources.lake import Commit, Handle, Lake, LakeTable
+from tests.resources.merges import merged
 from tests.servers import azure, gcs, s3
 from tests.servers.azure import shared_azure
 from tests.servers.gcs import shared_gcs
@@ -65,7 +66,7 @@ def test_rows_are_appended_merged_replaced_and_read(lake: Lake) -> None:
     assert table.open() is None
     handle = append(table, table.ensure(SCHEMA), 1, 1, 2)
     changes = pa.table({"id": [2, 3], "name": [None, "c"], "_action": ["delete", "insert"]})
-    handle = table.merge(handle, changes.to_reader, ["id"], Commit("app", 2), Changes(1, 0, 1))
+    handle = merged(table, handle, changes.to_reader, ["id"], Commit("app", 2), Changes(1, 0, 1))
     assert ids(table) == [1, 3]
     assert (handle.record("app") or {})["version"] == 2
     new = pa.table({"id": [9], "name": ["i"]})

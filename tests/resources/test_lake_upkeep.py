@@ -14,6 +14,7 @@ from etl_resources.delta import upkeep
 from etl_resources.delta.rewriting import Changes
 from etl_resources.exceptions import RowsNotConservedError
 from etl_resources.lake import Commit, Handle, Lake, LakeTable
+from tests.resources.merges import merged
 
 SCHEMA = pa.schema([("_batch", pa.int64()), ("value", pa.string())])
 
@@ -166,7 +167,7 @@ def test_a_compaction_gives_way_to_a_run(table: LakeTable, monkeypatch: pytest.M
         handle = opened(table)
         if how == "merge":
             data = pa.table({"_batch": [2], "value": ["2-0"], "_action": ["delete"]})
-            table.merge(handle, data.to_reader, ["value"], Commit("app", 4), Changes(0, 0, 1))
+            merged(table, handle, data.to_reader, ["value"], Commit("app", 4), Changes(0, 0, 1))
         else:
             with table.stage(handle, SCHEMA) as staged:
                 staged.write(pa.RecordBatch.from_pydict({"_batch": [4], "value": ["4-0"]}, schema=SCHEMA))
