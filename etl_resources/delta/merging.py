@@ -84,10 +84,21 @@ def _touched(handle: Handle, what: Merge, keys: str) -> list[DataFile]:
     """Return the files that have rows which are updated or deleted.
 
     Raises:
-        RowsNotConservedError: other rows of the table have the keys than the account says.
+        RowsNotConservedError: other rows of the table have the keys than the account says, or not all rows were seen.
     """
-    there = handle.data_files()
-    relation = what.session.lake_relation(handle, columns=what.key, named=_FILE)
+    # Not as it was listed for those who decided what is new: what they did not see is seen here.
+    there = {_name(file.path): file for file in handle.data_files()}
+    paths = [file.path for file in there.values()]
+    seen = what.session.lake_relation(handle, files=paths, columns=(), named=_FILE)
+    rows = {_name(file): n for file, n in what.session.execute(f"SELECT {_FILE}, count(*) FROM {seen} GROUP BY 1")}  # noqa: S608
+    if rows != {name: file.rows for name, file in there.items() if file.rows}:
+        raise RowsNotConservedError(
+            f"the files of the table have {sum(rows.values())} rows, but its log says {handle.rows()}; "
+            "nothing was committed",
+            where=handle.table.name,
+            fix="a data file was changed or is gone: restore it, or load the table anew with --full-refresh",
+        )
+    relation = what.session.lake_relation(handle, files=paths, columns=what.key, named=_FILE)
     found = what.session.execute(
         f"SELECT {_FILE}, _action, count(*) FROM {relation} t JOIN {keys} s ON {_same_key(what)} GROUP BY ALL"  # noqa: S608
     )
@@ -101,8 +112,11 @@ def _touched(handle: Handle, what: Merge, keys: str) -> list[DataFile]:
             where=handle.table.name,
             fix="look for what else writes to the table, and load it anew with --full-refresh",
         )
-    names = {name.rpartition("/")[2] for name, _, _ in found}
-    return [file for file in there if file.path.rpartition("/")[2] in names]
+    return [there[name] for name in {_name(file) for file, _, _ in found}]
+
+
+def _name(location: str) -> str:
+    return location.rpartition("/")[2]
 
 
 def _write_kept(handle: Handle, what: Merge, keys: str, files: Sequence[DataFile], staged: Staging) -> None:

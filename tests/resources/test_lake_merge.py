@@ -201,6 +201,18 @@ def test_rows_that_the_engine_loses_stop_the_commit(
     assert (opened(table).version, on_disk(table)) == (2, files)
 
 
+def test_a_file_that_is_not_what_the_log_says_stops_the_commit(table: LakeTable) -> None:
+    """Somebody has put another one in its place, with a row less."""
+    import pyarrow.parquet as pq
+
+    append(table, 2, (3, "c"), (4, "d"))
+    path = Path(table.uri) / max(opened(table).data_files(), key=lambda file: file.modified).path
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(RowsNotConservedError, match="files of the table have 3 rows, but its log says 4; nothing was"):
+        merged(table, opened(table), actions((1, "one", "update")), ["id"], Commit("app", 3), Changes(0, 1))
+    assert opened(table).version == 2
+
+
 def test_a_value_that_does_not_fit_its_column_is_an_error_and_no_other_value(table: LakeTable) -> None:
     wrong = pa.table({"id": [1.0, 2.5], "name": ["x", "y"], "_action": ["update", "insert"]})
     with pytest.raises(Exception, match="does not fit"):
