@@ -15,6 +15,7 @@ from etl_assets.error_writer import ErrorWriter
 from etl_assets.partitions import Part
 from etl_assets.provenance import identified, with_provenance
 from etl_assets.run import Run
+from etl_resources.delta.memory import use_frugal_pool
 from etl_resources.lake import Commit, Handle
 from etl_resources.source import Batch, Position
 
@@ -59,6 +60,7 @@ class Landing:
     """One run's way into one bronze table."""
 
     def __init__(self, bronze: Bronze, run: Run, handle: Handle | None) -> None:
+        use_frugal_pool()  # before the source takes memory: what is taken here and given back there costs twice
         self.bronze, self.run, self.handle = bronze, run, handle
         self.errors = ErrorWriter(bronze.lake, bronze.app_id, run)
         # Counted from what the position was read from: whoever commits in between makes this run be refused.
