@@ -102,7 +102,9 @@ class _Following:
     def __init__(self, capture: Capture, run: Run, names: Collection[str], after: Tick | None) -> None:
         self.capture, self.run, self.after = capture, run, after
         bronzes = {name: capture.bronzes[name] for name in names}
-        self.landings = {name: Landing(bronze, run, bronze.table.open()) for name, bronze in bronzes.items()}
+        self.landings = {
+            name: Landing(bronze, run, bronze.table.open(), narrow=True) for name, bronze in bronzes.items()
+        }
         self.committed: dict[str, Position] = capture.positions()
         self.idle: dict[str, Position] = {}
         self.idle_since = time.monotonic()

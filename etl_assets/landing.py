@@ -48,6 +48,9 @@ class Piece:
     number: int
     staged: Staging
     schema: pa.Schema
+    """Columns of the table."""
+    given: pa.Schema
+    """Columns of the last batch of the source, which `schema` holds."""
     rows: int = 0
     read: int = 0
     unreadable: int = 0
@@ -57,11 +60,11 @@ class Piece:
 
 
 class Landing:
-    """One run's way into one bronze table."""
+    """One run's way into one bronze table; `narrow`: it lands many tables at once."""
 
-    def __init__(self, bronze: Bronze, run: Run, handle: Handle | None) -> None:
+    def __init__(self, bronze: Bronze, run: Run, handle: Handle | None, *, narrow: bool = False) -> None:
         use_frugal_pool()  # before the source takes memory: what is taken here and given back there costs twice
-        self.bronze, self.run, self.handle = bronze, run, handle
+        self.bronze, self.run, self.handle, self._narrow = bronze, run, handle, narrow
         self.errors = ErrorWriter(bronze.lake, bronze.app_id, run)
         # Counted from what the position was read from: whoever commits in between makes this run be refused.
         self.number = (handle.committed(bronze.app_id) if handle is not None else 0) + 1
@@ -97,12 +100,14 @@ class Landing:
         if self.piece is None:
             handle = self.prepare(batch.data.schema)
             schema = handle.schema()
-            self.piece = Piece(self.number, table.stage(handle, schema), schema)
+            self.piece = Piece(self.number, table.stage(handle, schema, narrow=self._narrow), schema, batch.data.schema)
         piece = self.piece
-        incoming = with_provenance(landing_schema(batch.data.schema), partitioned=window is not None, where=table.name)
-        if not merge_schemas(piece.schema, incoming, where=table.name).equals(piece.schema):
-            piece.schema = self.prepare(batch.data.schema).schema()
-            piece.staged.widen(piece.schema)
+        if not batch.data.schema.equals(piece.given):
+            piece.given = batch.data.schema
+            incoming = with_provenance(landing_schema(piece.given), partitioned=window is not None, where=table.name)
+            if not merge_schemas(piece.schema, incoming, where=table.name).equals(piece.schema):
+                piece.schema = self.prepare(piece.given).schema()
+                piece.staged.widen(piece.schema)
         rows = conform(
             identified(batch.data, piece.number, piece.rows, self.read_at, window), piece.schema, where=table.name
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -55,22 +56,27 @@ def identified(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    rows = data.num_rows
+    rows, given = data.num_rows, dict(zip(data.schema.names, data.columns, strict=True))
     number = np.arange(first, first + rows, dtype=np.int64)
     columns: dict[str, pa.Array] = {
         "_batch": pa.repeat(pa.scalar(batch, pa.int64()), rows),
         "_row": pa.array(number),
         "_read_at": pa.repeat(pa.scalar(read_at, pa.timestamp("us", tz="UTC")), rows),
-        "_op": pa.repeat(pa.scalar("read"), rows),
-        # Order of arrival: the number of the batch in the upper 31 bits, the row in the lower 32.
-        "_seq": pa.array((batch << 32) + number),
-        "_origin": pa.nulls(rows, pa.string()),
     }
     if window is not None:
         columns[PARTITION] = pa.repeat(pa.scalar(window.start.isoformat()), rows)
-    for name, given in zip(data.schema.names, data.columns, strict=True):
-        own = columns.get(name)
-        # A NULL in the order or the operation could not be compared.
-        filled = own is not None and given.null_count
-        columns[name] = given if own is None or not filled else pc.coalesce(given.cast(own.type), own)
+    defaults: dict[str, Callable[[], pa.Array]] = {
+        "_op": lambda: pa.repeat(pa.scalar("read"), rows),
+        # Order of arrival: the number of the batch in the upper 31 bits, the row in the lower 32.
+        "_seq": lambda: pa.array((batch << 32) + number),
+        "_origin": lambda: pa.nulls(rows, pa.string()),
+    }
+    for name, default in defaults.items():
+        if name not in given:
+            columns[name] = default()
+        elif given[name].null_count and name != "_origin":
+            # A NULL in the order or the operation could not be compared.
+            own = default()
+            columns[name] = pc.coalesce(given[name].cast(own.type), own)
+    columns = {**given, **columns}
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))

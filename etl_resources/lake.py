@@ -156,6 +156,7 @@ class LakeTable:
         *,
         personal: Collection[str] = (),
         file_bytes: int = TARGET_FILE_BYTES,
+        narrow: bool = False,
     ) -> Staging:
         """Return a writer for data files of this table; nobody sees them before a commit.
 
@@ -164,13 +165,14 @@ class LakeTable:
             schema: columns of the files.
             personal: columns of which no minimum and maximum is kept, on top of those that the table knows.
             file_bytes: about how large the files become.
+            narrow: keep little in memory, because other tables are written at the same time.
         """
         from etl_resources.delta.staging import Staging
         from etl_resources.delta.statistics import skipping_columns
 
         known = handle.skipping() if handle is not None else None
         columns = [name for name in skipping_columns(schema, personal) if known is None or name in known]
-        return Staging(self.uri, self.storage_options, schema, columns, file_bytes)
+        return Staging(self.uri, self.storage_options, schema, columns, file_bytes, narrow=narrow)
 
     def append(self, handle: Handle, staged: Staging, commit: Commit) -> Handle:
         """Commit the staged files as additional rows; returns the table after it (the same handle, gone on)."""

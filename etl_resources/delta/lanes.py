@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Callable, Collection
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from deltalake.transaction import AddAction
-
-MOST = min(4, os.cpu_count() or 1)
-"""Files that are written at once. The second is begun only when a row group is full before the first has taken the one
-before it, so that what is small, or comes slowly, is one file."""
 
 
 class Lane:
@@ -82,13 +77,13 @@ class Lane:
 
 
 class Lanes:
-    """Gives row groups to lanes that are free, each in a thread of its own.
+    """Gives row groups to lanes that are free, each in a thread of its own; there are at most `most`.
 
     What a lane raised is raised by every later `write` and `end`.
     """
 
-    def __init__(self, lanes: Callable[[], Lane]) -> None:
-        self._make = lanes
+    def __init__(self, lanes: Callable[[], Lane], most: int) -> None:
+        self._make, self._most = lanes, most
         self._lanes: list[Lane] = []
         self._work: dict[Lane, Future[None]] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -106,7 +101,7 @@ class Lanes:
     def write(self, rows: pa.Table) -> None:
         """Have a row group written; waits until a lane is free for it."""
         lane = self._free()
-        self._pool = self._pool or ThreadPoolExecutor(MOST, "etl-staging")
+        self._pool = self._pool or ThreadPoolExecutor(self._most, "etl-staging")
         self._work[lane] = self._pool.submit(lane.write, rows)
 
     def end(self, last: pa.Table | None) -> None:
@@ -135,7 +130,7 @@ class Lanes:
                 if self._work[lane].done():
                     self._work[lane].result()
                     return lane
-            if len(self._lanes) < MOST:
+            if len(self._lanes) < self._most:
                 self._lanes.append(self._make())
                 return self._lanes[-1]
             wait(self._work.values(), return_when=FIRST_COMPLETED)

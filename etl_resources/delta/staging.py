@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,11 @@ TARGET_FILE_BYTES = 128 * 2**20
 ROW_GROUP_ROWS = 262_144
 ROW_GROUP_BYTES = 16 * 2**20
 """In memory, before encoding: fewer wide rows make a row group, which takes no longer and a few percent more disk."""
+LANES = min(4, os.cpu_count() or 1)
+"""Files that are written at once. The second is begun only when a row group is full before the first has taken the one
+before it, so that what is small, or comes slowly, is one file."""
+NARROW_BYTES = 6 * 2**20
+"""The same where many tables are written at once, each by a staging of its own."""
 
 
 class Staging:
@@ -39,12 +45,16 @@ class Staging:
         schema: pa.Schema,
         statistics: Collection[str],
         file_bytes: int = TARGET_FILE_BYTES,
+        *,
+        narrow: bool = False,
     ) -> None:
         use_frugal_pool()
         self.schema = schema
         self.store = FileStore(uri, storage_options)
         self._lane = partial(Lane, self.store, frozenset(statistics), file_bytes)
-        self._lanes = Lanes(self._lane)
+        self._most = 1 if narrow else LANES
+        self._group_bytes = NARROW_BYTES if narrow else ROW_GROUP_BYTES
+        self._lanes = Lanes(self._lane, self._most)
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = self._pending_bytes = 0
         self._committed = False
@@ -63,7 +73,7 @@ class Staging:
         self._pending.append(batch)
         self._pending_rows += batch.num_rows
         self._pending_bytes += batch.nbytes
-        if self._pending_rows >= ROW_GROUP_ROWS or self._pending_bytes >= ROW_GROUP_BYTES:
+        if self._pending_rows >= ROW_GROUP_ROWS or self._pending_bytes >= self._group_bytes:
             self._lanes.write(self._row_group())
 
     def widen(self, schema: pa.Schema) -> None:
@@ -132,5 +142,5 @@ class Staging:
             return
         for add in self._lanes.adds:
             self.store.delete(add.path)
-        self._lanes = Lanes(self._lane)
+        self._lanes = Lanes(self._lane, self._most)
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl_resources.delta import lanes, staging
+from etl_resources.delta import staging
 from etl_resources.delta.staging import Staging
 
 SCHEMA = pa.schema([("id", pa.int64())])
@@ -44,7 +44,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
         write(self, table, **options)
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", held)
-    monkeypatch.setattr(lanes, "MOST", 2)
+    monkeypatch.setattr(staging, "LANES", 2)
     monkeypatch.setattr(staging, "ROW_GROUP_ROWS", GROUP)
     yield gate
     gate.open.set()
@@ -99,6 +99,19 @@ def test_what_comes_slowly_is_one_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert pq.ParquetFile(tmp_path / add.path).num_row_groups == 5
 
 
+@pytest.mark.parametrize(("narrow", "groups"), [(True, 5), (False, 1)])
+def test_where_many_tables_are_written_each_has_one_lane_and_small_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, narrow: bool, groups: int
+) -> None:
+    """Else fifty tables of one change log would hold fifty times the memory."""
+    monkeypatch.setattr(staging, "NARROW_BYTES", 10_000)
+    writer = Staging(str(tmp_path), {}, SCHEMA, ["id"], narrow=narrow)
+    for _ in range(10):
+        writer.write(pa.RecordBatch.from_pydict({"id": list(range(1000))}, schema=SCHEMA))
+    [add] = writer.finish()
+    assert pq.ParquetFile(tmp_path / add.path).num_row_groups == groups
+
+
 def test_what_is_small_needs_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[threading.Thread] = []
     write = pq.ParquetWriter.write_table
@@ -131,7 +144,7 @@ def test_what_a_thread_could_not_write_is_raised_and_leaves_nothing(
     writer = staged(tmp_path)
     with pytest.raises(OSError, match="No space left"):
         give(writer, 20)
-    assert len(calls) < 3 + 2 * lanes.MOST
+    assert len(calls) < 3 + 2 * staging.LANES
     with pytest.raises(OSError, match="No space left"):
         writer.finish()
     writer.discard()

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from etl_resources.delta import lanes, staging
+from etl_resources.delta import staging
 from etl_resources.delta.rewriting import Changes
 from etl_resources.lake import Commit, Handle, Lake, LakeTable
 from tests.resources.merges import merged
@@ -65,11 +65,11 @@ def _actions(handle: Handle) -> dict[str, Any]:
 @given(rows=ROWS, per_group=st.integers(1, 5))
 def test_bounds_hold_every_value_and_nulls_are_counted(rows: list[dict[str, Any]], per_group: int) -> None:
     folder = Path(tempfile.mkdtemp(prefix="etl-stats-"))
-    (group, staging.ROW_GROUP_ROWS), (most, lanes.MOST) = (staging.ROW_GROUP_ROWS, per_group), (lanes.MOST, 1)
+    (group, staging.ROW_GROUP_ROWS), (most, staging.LANES) = (staging.ROW_GROUP_ROWS, per_group), (staging.LANES, 1)
     try:
         action = _actions(_write(folder, rows, per_group))
     finally:
-        staging.ROW_GROUP_ROWS, lanes.MOST = group, most
+        staging.ROW_GROUP_ROWS, staging.LANES = group, most
         shutil.rmtree(folder)
     assert action["num_records"] == len(rows)
     for name in SCHEMA.names:
