@@ -89,7 +89,7 @@ class Writer:
             f"SELECT {', '.join(quote(name) for name in key)}, 'delete' AS _action FROM removed)"
         )
         expected = Changes(account.inserted, account.updated, account.deleted + account.removed)
-        what = Merge(self.session, changes, key, expected, self.refinement.silver.spec.personal)
+        what = Merge(self.session, changes, self.schema.names, key, expected, self.refinement.silver.spec.personal)
         return self.table.merge(self.handle, what, self.commit)
 
     def _reader(self, sql: str, schema: pa.Schema) -> Source:

@@ -27,10 +27,11 @@ _FILE = "__file"
 
 @dataclass(frozen=True)
 class Merge:
-    """What is merged: `changes` is an SQL relation of `session` with the key, `_action` and columns of the table."""
+    """What is merged: `changes` is an SQL relation of `session` with `columns` of the table, and `_action`."""
 
     session: Session
     changes: str
+    columns: Collection[str]
     key: Sequence[str]
     expected: Changes
     personal: Collection[str] = ()
@@ -69,8 +70,8 @@ def _keys(handle: Handle, what: Merge) -> str:
     """Create a table of the keys and what is to be done with them, and hold its rows against the account."""
     session, expected = what.session, what.expected
     keys = session.temporary("merged")
-    session.execute(f"CREATE TEMP TABLE {keys} AS SELECT {_listed(what.key)}, _action FROM {what.changes}")  # noqa: S608
-    rows, total = session.execute(f"SELECT count(*) FROM {keys}")[0][0], expected.inserted + expected.updated  # noqa: S608
+    made = f"CREATE TEMP TABLE {keys} AS SELECT {_listed(what.key)}, _action FROM {what.changes}"  # noqa: S608
+    rows, total = session.execute(made)[0][0], expected.inserted + expected.updated
     if rows != total + expected.deleted:
         raise RowsNotConservedError(
             f"{rows} rows were to be written, but the account says {total + expected.deleted}; nothing was committed",
@@ -133,10 +134,10 @@ def _write_changed(handle: Handle, what: Merge, files: Sequence[DataFile], stage
     """Write the rows that are inserted and updated; columns that the changes have not keep their values."""
     from etl_resources.engines.duckdb import quote
 
-    given, names = what.session.types(what.changes), handle.schema().names
+    given, names = frozenset(what.columns), handle.schema().names
     columns = ", ".join(f"{'s' if name in given else 't'}.{quote(name)} AS {quote(name)}" for name in names)
     old = ""
-    if not given.keys() >= set(names):
+    if not given.issuperset(names):
         relation = what.session.lake_relation(handle, files=[file.path for file in files])
         old = f"LEFT JOIN {relation} t ON {_same_key(what)}"
     rows = f"SELECT {columns} FROM (SELECT * FROM {what.changes} WHERE _action <> 'delete') s {old}"  # noqa: S608

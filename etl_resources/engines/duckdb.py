@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,7 @@ class Session:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
         self._registered = 0
+        self._types: dict[str, dict[str, str]] = {}
 
     def execute(self, sql: str) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows.
@@ -115,34 +116,39 @@ class Session:
             named: name of a further column with the location of the file that the row is in. The relation may then be
                 read once only.
         """
-        import pyarrow as pa
-
-        names = handle.schema().names if columns is None else list(columns)
-        nothing = handle.schema().empty_table().select(names)
-        if named is not None:
-            nothing = nothing.append_column(named, pa.array([], pa.string()))
+        schema = handle.schema()
+        names = schema.names if columns is None else list(columns)
         if not is_local(handle.table.uri) or not handle.plain_files():
-            # Slower by half and hungrier, but it knows deletion vectors, partition columns and object stores.
             from etl_resources.delta.dataset import dataset_of
 
+            # Slower by half and hungrier, but it knows deletion vectors, partition columns and object stores.
             return self._register(dataset_of(handle, files, names, named))
         paths = handle.files(column, above) if files is None else [handle.table.location(path) for path in files]
+        kinds = self._once(str(schema), lambda: self._register(schema.empty_table()))
+        wanted = {name: kinds[name] for name in names} | ({named: "VARCHAR"} if named else {})
         if not paths:
-            return self._register(nothing)
-        listed = ", ".join(map(literal, paths))
-        scan = f"read_parquet([{listed}], union_by_name = true{f', filename = {literal(named)}' if named else ''})"
-        wanted, present = self.types(self._register(nothing)), self.types(scan)
+            nulls = ", ".join(f"CAST(NULL AS {kind}) AS {quote(name)}" for name, kind in wanted.items())
+            return f"(SELECT {nulls} WHERE false)"
+        listed = f"[{', '.join(map(literal, paths))}], union_by_name = true"
+        present = self._once(listed, lambda: f"read_parquet({listed})") | ({named: "VARCHAR"} if named else {})
+        scan = f"read_parquet({listed}{f', filename = {literal(named)}' if named else ''})"
         if present == wanted:
             return scan
         parts = []
         for name, kind in wanted.items():
             if name not in present:
                 parts.append(f"CAST(NULL AS {kind}) AS {quote(name)}")
-            elif present[name] != kind and name != named:
+            elif present[name] != kind:
                 parts.append(f"CAST({quote(name)} AS {kind}) AS {quote(name)}")
             else:
                 parts.append(quote(name))
         return f"(SELECT {', '.join(parts)} FROM {scan})"  # noqa: S608
+
+    def _once(self, key: str, relation: Callable[[], str]) -> dict[str, str]:
+        """Return the types of a relation that stays what it is: they are asked for once."""
+        if key not in self._types:
+            self._types[key] = self.types(relation())
+        return self._types[key]
 
     def view(self, name: str, relation: str) -> None:
         """Create a temporary view; `name` is quoted here."""

@@ -24,5 +24,5 @@ def merged(
     expected: Changes,
 ) -> Handle:
     with DuckDB(threads=1).session() as session:
-        session.connection.register("changes", source().read_all())
-        return table.merge(handle, Merge(session, "changes", key, expected), commit)
+        session.connection.register("changes", changes := source().read_all())
+        return table.merge(handle, Merge(session, "changes", changes.schema.names, key, expected), commit)

@@ -264,14 +264,14 @@ def test_a_table_that_is_more_than_its_files_is_refused(tmp_path: Path) -> None:
 def test_what_the_merge_made_in_the_session_is_gone(table: LakeTable) -> None:
     with DuckDB(threads=1).session() as session:
         session.connection.register("changes", ONE_OF_EACH().read_all())
-        table.merge(opened(table), Merge(session, "changes", ["id"], Changes(1, 1, 1)), Commit("app", 2))
+        table.merge(opened(table), Merge(session, "changes", SCHEMA.names, ["id"], Changes(1, 1, 1)), Commit("app", 2))
         assert session.execute("SELECT table_name FROM duckdb_tables() WHERE temporary") == []
 
 
 def test_a_column_that_has_become_personal_leaves_no_bounds(table: LakeTable) -> None:
     with DuckDB(threads=1).session() as session:
         session.connection.register("changes", ONE_OF_EACH().read_all())
-        what = Merge(session, "changes", ["id"], Changes(1, 1, 1), personal=["name"])
+        what = Merge(session, "changes", SCHEMA.names, ["id"], Changes(1, 1, 1), personal=["name"])
         handle = table.merge(opened(table), what, Commit("app", 2))
     actions = pa.table(handle.delta.get_add_actions(flatten=True))
     assert actions["max.id"].to_pylist() == [9]
