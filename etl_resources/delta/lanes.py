@@ -32,7 +32,7 @@ class Lane:
     def write(self, rows: pa.Table) -> None:
         """Write one row group."""
         writer = self._writer or self._open(rows)
-        writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+        writer.write_table(rows, row_group_size=rows.num_rows)
         if self._sink.tell() >= self._file_bytes:
             self.close()
 

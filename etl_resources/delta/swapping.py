@@ -10,6 +10,8 @@ from etl_resources.delta.commit import Commit, lost
 from etl_resources.delta.rewriting import taken_back
 
 if TYPE_CHECKING:
+    from deltalake.transaction import AddAction, RemoveAction
+
     from etl_resources.delta.handle import DataFile, Handle
     from etl_resources.delta.staging import Staging
 
@@ -38,8 +40,6 @@ def exchange(
     Raises:
         ConcurrentCommitError, RowsNotConservedError: as `swap`.
     """
-    from deltalake.transaction import RemoveAction
-
     from etl_resources.lake import REWRITE
 
     gone = {file.path for file in files}
@@ -47,17 +47,26 @@ def exchange(
     if not gone <= before.keys():
         # Delta would add the new files all the same, and rows would be doubled.
         raise lost(opened, commit)
-    version, now = opened.version, int(time.time() * 1000)
-    removes = [
-        RemoveAction(path=file.path, data_change=True, deletion_timestamp=now, size=file.size, partition_values={})
-        for file in files
-    ]
-    properties = commit.properties({REWRITE: opened.committed(REWRITE) + 1})
+    version, properties = opened.version, commit.properties({REWRITE: opened.committed(REWRITE) + 1})
     opened.delta.create_write_transaction(
-        [*removes, *staged.actions(data_change=True)], "append", opened.schema(), commit_properties=properties
+        actions(files, staged, data_change=True), "append", opened.schema(), commit_properties=properties
     )
     opened.refresh()
     _verify(opened, version, before, gone, staged.stored_rows, commit, alone=alone)
+
+
+def actions(files: Sequence[DataFile], staged: Staging, *, data_change: bool) -> list[AddAction | RemoveAction]:
+    """Return what puts the staged files in place of `files`; without `data_change` they hold the same rows."""
+    from deltalake.transaction import RemoveAction
+
+    now = int(time.time() * 1000)
+    removes = [
+        RemoveAction(
+            path=file.path, data_change=data_change, deletion_timestamp=now, size=file.size, partition_values={}
+        )
+        for file in files
+    ]
+    return [*removes, *staged.actions(data_change=data_change)]
 
 
 def _verify(

@@ -10,7 +10,6 @@ it, and leave every row there twice (measured, 1.6.6); and it drops the transact
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -131,18 +130,13 @@ def _copy(handle: Handle, files: Sequence[DataFile], staged: Staging) -> None:
 
 def _swap(handle: Handle, files: Sequence[DataFile], staged: Staging) -> None:
     from deltalake import CommitProperties
-    from deltalake.transaction import RemoveAction
 
     from etl_resources.delta.commit import transactions_of
+    from etl_resources.delta.swapping import actions
     from etl_resources.lake import REWRITE
 
-    now = int(time.time() * 1000)
-    removes = [
-        RemoveAction(path=file.path, data_change=False, deletion_timestamp=now, size=file.size, partition_values={})
-        for file in files
-    ]
     handle.delta.create_write_transaction(
-        [*removes, *staged.actions(data_change=False)],
+        actions(files, staged, data_change=False),
         "append",
         handle.schema(),
         commit_properties=CommitProperties(

@@ -55,7 +55,7 @@ class Session:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
         self._registered = 0
-        self._types: dict[str, dict[str, str]] = {}
+        self._types: dict[pa.Schema | str, dict[str, str]] = {}
 
     def execute(self, sql: str) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows.
@@ -124,7 +124,7 @@ class Session:
             # Slower by half and hungrier, but it knows deletion vectors, partition columns and object stores.
             return self._register(dataset_of(handle, files, names, named))
         paths = handle.files(column, above) if files is None else [handle.table.location(path) for path in files]
-        kinds = self._once(str(schema), lambda: self._register(schema.empty_table()))
+        kinds = self._once(schema, lambda: self._register(schema.empty_table()))
         wanted = {name: kinds[name] for name in names} | ({named: "VARCHAR"} if named else {})
         if not paths:
             nulls = ", ".join(f"CAST(NULL AS {kind}) AS {quote(name)}" for name, kind in wanted.items())
@@ -144,7 +144,7 @@ class Session:
                 parts.append(quote(name))
         return f"(SELECT {', '.join(parts)} FROM {scan})"  # noqa: S608
 
-    def _once(self, key: str, relation: Callable[[], str]) -> dict[str, str]:
+    def _once(self, key: pa.Schema | str, relation: Callable[[], str]) -> dict[str, str]:
         """Return the types of a relation that stays what it is: they are asked for once."""
         if key not in self._types:
             self._types[key] = self.types(relation())
