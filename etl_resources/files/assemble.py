@@ -12,6 +12,8 @@ from etl_resources.source import Batch, Position
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_WORTHWHILE = 8192
+"""So many rows of a file that goes on are a batch: to bring more together would copy them."""
 PositionNow = Callable[[], Position | None]
 
 
@@ -35,6 +37,8 @@ class Assembler:
             return
         if self._complete and self._rows + rows > self._batch_rows:
             yield from self.flush()
+        elif not self._complete and self._rows >= min(_WORTHWHILE, self._batch_rows):
+            yield self._batch(self._rows, None)
         self._rows_read += chunk.records
         self._unreadable += [(origin, u) for u in chunk.unreadable]
         self._pending, self._complete = True, None

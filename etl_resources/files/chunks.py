@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-BLOCK_BYTES = 2 << 20
+BLOCK_BYTES = 4 << 20
+"""Half of it makes NumPy give up and take back the interpreter so often that two threads are no faster than one."""
 BOM = b"\xef\xbb\xbf"
-_AHEAD = 12
+_AHEAD = 6
 """As many blocks as a row group takes to be written, about."""
 _B = TypeVar("_B")
 _R = TypeVar("_R")

@@ -217,12 +217,12 @@ def _set_aside(line: Line, reason: str, settings: CsvSettings) -> tuple[list[Lin
     if not rest:
         return recovered, bad
     number += 1
-    for piece, size in cut(rest, settings.dialect, line=number, final=True, max_record_bytes=settings.max_record_bytes):
+    most = settings.max_record_bytes
+    for piece, _, _ in cut(rest, settings.dialect, line=number, final=True, max_record_bytes=most):
         if isinstance(piece, Unreadable):
             bad.append(replace(piece, raw=raw_bytes(piece.raw, settings.encoding)))
         else:
             recovered += _numbered(piece.data, piece.line, settings.dialect)
-        number += rest.count(b"\n", 0, size)
     return recovered, bad
 
 

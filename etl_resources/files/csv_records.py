@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from etl_resources.files.chunks import Unreadable
+from etl_resources.files.octets import positions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,14 @@ class Dialect:
     escape: str | None = None
     blank_lines_count: bool = False
     """A blank line is a record: true of a file of one column only."""
+
+    def marks_of(self, data: bytes) -> tuple[str | None, str | None]:
+        """Return the quote and the escape character, each only if it is in the data; without them, a line is a record.
+
+        To search for one byte is far quicker than to compare all.
+        """
+        quote, escape = (mark if mark and mark.encode() in data else None for mark in (self.quote, self.escape))
+        return quote, escape
 
     @cached_property
     def record(self) -> re.Pattern[bytes]:
@@ -103,17 +112,20 @@ def record_pieces(
             newline = data.find(b"\n") + 1
             data, skipping, line = (data[newline:] if newline else b""), not newline, line + bool(newline)
         taken = 0
-        for piece, size in cut(data, dialect, line=line, final=False, max_record_bytes=max_record_bytes):
-            taken, line = taken + size, line + count_lines(data, taken, taken + size)
+        for piece, size, lines in cut(data, dialect, line=line, final=False, max_record_bytes=max_record_bytes):
+            taken, line = taken + size, line + lines
             skipping = isinstance(piece, Unreadable) and data[taken - 1] != NEWLINE
             yield piece
         carry = data[taken:]
-    for piece, _ in cut(carry, dialect, line=line, final=True, max_record_bytes=max_record_bytes):
+    for piece, _, _ in cut(carry, dialect, line=line, final=True, max_record_bytes=max_record_bytes):
         yield piece
 
 
-def cut(data: bytes, dialect: Dialect, *, line: int, final: bool, max_record_bytes: int) -> Iterator[tuple[Piece, int]]:
-    """Yield the pieces of `data` with the number of bytes that each covers; what is left over is not complete yet."""
+def cut(
+    data: bytes, dialect: Dialect, *, line: int, final: bool, max_record_bytes: int
+) -> Iterator[tuple[Piece, int, int]]:
+    """Yield the pieces of `data`, each with the bytes and the line ends that it covers; what is left over is not
+    complete yet."""
     import numpy as np
 
     ends, doubtful = record_ends(data, dialect)
@@ -122,10 +134,13 @@ def cut(data: bytes, dialect: Dialect, *, line: int, final: bool, max_record_byt
     taken = 0
     if len(ends):
         taken = int(ends[-1]) + 1
-        yield Block(data[:taken], line, count_records(data, ends, dialect)), taken
+        lines = len(ends) if dialect.marks_of(data) == (None, None) else count_lines(data, 0, taken)
+        yield Block(data[:taken], line, count_records(data, ends, dialect)), taken, lines
+        line += lines
     if doubtful or final or len(data) - taken > max_record_bytes:
-        line += count_lines(data, 0, taken)
-        yield from _walk(data, taken, dialect, line=line, final=final, max_record_bytes=max_record_bytes)
+        for piece, size in _walk(data, taken, dialect, line=line, final=final, max_record_bytes=max_record_bytes):
+            yield piece, size, count_lines(data, taken, taken + size)
+            taken += size
 
 
 def count_lines(data: bytes, start: int, stop: int) -> int:
@@ -141,15 +156,12 @@ def record_ends(data: bytes, dialect: Dialect) -> tuple[Positions, bool]:
     import numpy as np
 
     octets = np.frombuffer(data, np.uint8)
-    is_end = octets == NEWLINE
-    # To search for one byte is far quicker than to compare all.
-    quote = dialect.quote if dialect.quote and dialect.quote.encode() in data else None
-    is_quote = octets == ord(quote) if quote else np.zeros(0, bool)
-    if dialect.escape:
-        escaped = escaped_positions(octets, ord(dialect.escape))
-        is_end[escaped], is_quote[escaped if quote else []] = False, False
-    ends = np.flatnonzero(is_end)
-    quotes = np.flatnonzero(is_quote)
+    quote, escape = dialect.marks_of(data)
+    ends = positions(data, NEWLINE)
+    quotes = positions(data, ord(quote)) if quote else ends[:0]
+    if escape:
+        escaped = escaped_positions(octets, ord(escape))
+        ends, quotes = (np.setdiff1d(found, escaped, assume_unique=True) for found in (ends, quotes))
     if not len(quotes):
         return ends, False
     in_doubt = _first_misplaced(octets, quotes, dialect)
@@ -160,17 +172,23 @@ def record_ends(data: bytes, dialect: Dialect) -> tuple[Positions, bool]:
 
 def count_records(data: bytes, ends: Positions, dialect: Dialect) -> int:
     """Return how many records there are between the ends; blank lines are none, unless the file has one column."""
-    return len(ends) if dialect.blank_lines_count else int((~_blank(data, ends)).sum())
-
-
-def _blank(data: bytes, ends: Positions) -> NDArray[np.bool_]:
     import numpy as np
 
+    if dialect.blank_lines_count or not len(ends):
+        return len(ends)
+    length = np.diff(ends, prepend=-1) - 1
+    if length.min() > 1:
+        return len(ends)
+    import numpy as np
+
+    if dialect.blank_lines_count or not len(ends):
+        return len(ends)
+    length = np.diff(ends, prepend=-1) - 1
+    if length.min() > 1:
+        return len(ends)
     octets = np.frombuffer(data, np.uint8)
-    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
-    length = ends - starts
-    blank: NDArray[np.bool_] = (length == 0) | ((length == 1) & (octets[starts] == RETURN))
-    return blank
+    blank = (length == 0) | ((length == 1) & (octets[ends - 1] == RETURN))
+    return len(ends) - int(np.count_nonzero(blank))
 
 
 def escaped_positions(octets: NDArray[np.uint8], escape: int) -> Positions:

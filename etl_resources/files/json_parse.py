@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 from etl_resources.files import json_types
 from etl_resources.files.chunks import blocks_of
 from etl_resources.files.csv_records import Block, Dialect, Piece, record_pieces
+from etl_resources.files.json_alike import parse_alike
 from etl_resources.files.json_digits import digits_lost
 from etl_resources.files.json_records import Document, parse_path, scan
 
@@ -45,8 +46,12 @@ def pieces(stream: IO[bytes], origin: str, settings: JsonSettings) -> Iterator[P
 
 def parse_block(data: bytes, records: int, schema: pa.Schema | None, *, lines: bool) -> pa.Table | None:
     """Parse whole records at once; None: something in them is a surprise. Without a schema the types are guessed."""
+    if not _is_utf8(data):
+        return None
+    if lines and schema is not None and (table := parse_alike(data, records, schema)) is not None:
+        return table
     plain = lines and _is_object_per_line(data, records)
-    if _may_be_deep(data, records if plain else 0) or not _is_utf8(data):
+    if _may_be_deep(data, records if plain else 0):
         return None
     if plain and schema is not None and len(schema):
         table = _read_json(data, schema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -66,6 +67,19 @@ def test_a_file_is_loaded_again_if_its_content_changes_and_only_then(tmp_path: P
     assert values(second) == ["z"]
     assert second[-1].data.column("_origin").to_pylist() == [str(two)]
     assert read(given, second[-1].position) == []
+
+
+def test_a_position_of_an_older_version_knows_its_files_by_sha256(tmp_path: Path) -> None:
+    given, path = stream(tmp_path / "1.csv"), write(tmp_path / "1.csv", "x")
+    position = read(given)[-1].position
+    assert position is not None
+    [(_, entry)] = position["files"].items()
+    assert entry[2].startswith("x")
+    entry[2] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    os.utime(path, (1, 1))
+    assert read(given, position) == [], "touched, not changed"
+    write(path, "y")
+    assert values(read(given, position)) == ["y"]
 
 
 def test_same_size_and_time_but_for_the_clock_of_the_disk(tmp_path: Path) -> None:
