@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-BLOCK_BYTES = 4 << 20
-"""Half of it makes NumPy give up and take back the interpreter so often that two threads are no faster than one."""
+BLOCK_BYTES = 2 << 20
 BOM = b"\xef\xbb\xbf"
-_AHEAD = 6
+_AHEAD = 8
 """As many blocks as a row group takes to be written, about."""
 _B = TypeVar("_B")
 _R = TypeVar("_R")
@@ -53,8 +52,8 @@ def unreadable_batch(records: Iterable[tuple[str, Unreadable]]) -> pa.RecordBatc
     return pa.RecordBatch.from_pylist(rows, schema=unreadable_schema())
 
 
-def blocks_of(stream: IO[bytes], encoding: str, origin: str) -> Iterator[bytes]:
-    """Yield a stream in blocks of UTF-8 without byte order mark, whatever its encoding.
+def blocks_of(stream: IO[bytes], encoding: str, origin: str, *, units: int = 1) -> Iterator[bytes]:
+    """Yield a stream in blocks of UTF-8 without byte order mark, whatever its encoding; `units` times the usual size.
 
     What the encoding cannot decode becomes bytes that are not valid UTF-8, so that the record that holds it is found
     to be unreadable later; nothing is replaced.
@@ -66,7 +65,7 @@ def blocks_of(stream: IO[bytes], encoding: str, origin: str) -> Iterator[bytes]:
     decoder = None if plain else codecs.getincrementaldecoder(encoding)(lenient)
     first = True
     while True:
-        block = stream.read(BLOCK_BYTES)
+        block = stream.read(units * BLOCK_BYTES)
         text = block if decoder is None else _decode(decoder, block, origin)
         if first and text:
             text, first = text.removeprefix(BOM), False

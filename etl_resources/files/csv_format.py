@@ -152,7 +152,7 @@ def _parse(data: bytes, names: list[str], settings: CsvSettings) -> tuple[pa.Tab
     import pyarrow as pa
     import pyarrow.csv as pc
 
-    if not data or not (settings.dialect.blank_lines_count or data.strip(b"\r\n")):
+    if not data or not (settings.dialect.blank_lines_count or data[:1].strip(b"\r\n") or data.strip(b"\r\n")):
         return _empty(names), {}
     misfits: dict[int, str] = {}
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _LINES = Dialect(quote=None)
 _SPACE = b" \t\r\n"
 _PARTS = 16
+_UNITS = 2
+"""With less NumPy gives up and takes back the interpreter so often that two threads are no faster than one."""
 _MAX_DEPTH = 100
 _STEP = 64
 
@@ -38,7 +40,7 @@ Numbered = tuple[int, bytes]
 
 def pieces(stream: IO[bytes], origin: str, settings: JsonSettings) -> Iterator[Piece]:
     """Yield the stream as blocks of whole records, and what cannot be one."""
-    blocks = blocks_of(stream, settings.encoding, origin)
+    blocks = blocks_of(stream, settings.encoding, origin, units=_UNITS if settings.lines else 1)
     if settings.lines:
         return record_pieces(blocks, _LINES, first_line=1, max_record_bytes=settings.max_record_bytes)
     return Document(blocks, origin, settings.max_record_bytes).records(parse_path(settings.records))

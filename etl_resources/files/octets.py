@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     Positions = NDArray[np.int64]
 
-_STRIP = 1 << 18
+_STRIP = 1 << 19
 _WORD = 8
 
 
