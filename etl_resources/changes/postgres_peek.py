@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from etl_resources.postgres_session import Session
 
-BATCH_BYTES, BATCH_ROWS = 1 << 20, 1 << 14
+BATCH_BYTES, BATCH_ROWS = 2 << 20, 1 << 15
 MESSAGES_SINCE = 140000
 """Servers of this version and later can give messages of applications, and later ones give no transaction that is empty
 without them. Earlier ones refuse the option, and give the empty transaction that a message of ours is."""

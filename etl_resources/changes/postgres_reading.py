@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from etl_resources.source import Position
 
 
-AHEAD = 2
+AHEAD = 1
 """Pieces of the log that are fetched while earlier ones are decoded."""
 
 

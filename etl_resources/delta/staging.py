@@ -26,7 +26,7 @@ ROW_GROUP_BYTES = 16 * 2**20
 LANES = min(4, os.cpu_count() or 1)
 """Files that are written at once. The second is begun only when a row group is full before the first has taken the one
 before it, so that what is small, or comes slowly, is one file."""
-NARROW_BYTES = 6 * 2**20
+NARROW_BYTES = 3 * 2**20
 """The same where many tables are written at once, each by a staging of its own."""
 
 
