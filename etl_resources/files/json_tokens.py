@@ -49,8 +49,8 @@ class Tokens:
         null = self._first[:, at] == _NULL if self._some_null[at] else None
         if null is not None and not self._are(b"null", at, null):
             return None
-        if types.is_string(kind):
-            return self._texts(at, kind, null)
+        if types.is_string(kind) or types.is_temporal(kind):
+            return converted(self._texts(at, null), kind)
         if types.is_int64(kind) and null is None and (found := self._integers(at)) is not None:
             return found
         if types.is_int64(kind) or types.is_float64(kind):
@@ -64,7 +64,7 @@ class Tokens:
             (self._octets[starts + n] == octet).all() for n, octet in enumerate(text)
         )
 
-    def _texts(self, at: int, kind: pa.DataType, null: NDArray[np.bool_] | None) -> pa.Array | None:
+    def _texts(self, at: int, null: NDArray[np.bool_] | None) -> pa.Array | None:
         import numpy as np
 
         quoted = (self._first[:, at] == _QUOTE) & (self._last[:, at] == _QUOTE) & (self._sizes[:, at] > 1)
@@ -76,7 +76,7 @@ class Tokens:
         elif not quoted.all():
             return None
         self.strings += int(np.count_nonzero(quoted))
-        return gathered(self._data, start, end, kind, null)
+        return gathered(self._data, start, end, null)
 
     def _integers(self, at: int) -> pa.Array | None:
         """Whole numbers of up to sixteen digits without a sign, eight digits at a time."""
@@ -121,17 +121,24 @@ def numbers(
     """Return pieces of `data` as int64 or float64; None: one is no number as JSON writes it, or does not fit."""
     import pyarrow as pa
 
-    texts = gathered(data, start, end, pa.string(), null)
+    texts = gathered(data, start, end, null)
     shown = texts if null is None else texts.drop_null()
-    if not _are_numbers(shown):
-        return None
-    try:
-        found = texts.cast(kind)
-    except pa.ArrowInvalid:
-        return None
-    if pa.types.is_float64(kind) and not all(exact_as_float(t) for t in _long(shown)):
+    found = converted(texts, kind) if _are_numbers(shown) else None
+    if found is None or (pa.types.is_float64(kind) and not all(exact_as_float(t) for t in _long(shown))):
         return None
     return found
+
+
+def converted(texts: pa.Array | None, kind: pa.DataType) -> pa.Array | None:
+    """Return texts as another type; None: there are none, or one of them does not fit."""
+    import pyarrow as pa
+
+    if texts is None:
+        return None
+    try:
+        return texts.cast(kind)
+    except pa.ArrowInvalid:
+        return None
 
 
 def windows(data: bytes, size: int) -> NDArray[Any]:
@@ -141,14 +148,12 @@ def windows(data: bytes, size: int) -> NDArray[Any]:
     return np.ndarray((max(len(data) - size + 1, 0),), f"V{size}", data, strides=(1,))
 
 
-def gathered(
-    data: bytes, start: Positions, end: Positions, kind: pa.DataType, null: NDArray[np.bool_] | None = None
-) -> pa.Array:
+def gathered(data: bytes, start: Positions, end: Positions, null: NDArray[np.bool_] | None = None) -> pa.Array:
     """Return pieces of `data`, one behind the other and each beginning where the last has ended or later, as texts."""
     import numpy as np
     import pyarrow as pa
 
-    rows, size = len(start), int(end[0] - start[0])
+    kind, rows, size = pa.string(), len(start), int(end[0] - start[0])
     if size and ((end - start) == size).all():
         offsets = np.arange(0, (rows + 1) * size, size, dtype=np.int32)
         texts = windows(data, size)[start]
