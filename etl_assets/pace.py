@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MOMENT = 1.0
+MOMENT = 1.5
 """Seconds that a merge may take to be done after every tick."""
 REST = 4.0
 """How many times as long as the last merge took beyond a moment the next one waits."""

@@ -18,24 +18,24 @@ def test_without_changes_there_is_nothing_to_merge() -> None:
 
 
 def test_while_a_merge_takes_a_moment_every_tick_is_merged() -> None:
-    made = pace(took=0.9)
-    made.add(1, 1.0)
-    assert made.due(ROWS, 1.0)
+    made = pace(took=1.4)
+    made.add(1, 1.5)
+    assert made.due(ROWS, 1.5)
 
 
 def test_a_merge_that_takes_a_little_longer_waits_a_little() -> None:
-    made = pace(took=1.25)
-    made.add(1, 1.3)
-    assert not made.due(ROWS, 2.2)
-    assert made.due(ROWS, 2.3)
+    made = pace(took=1.75)
+    made.add(1, 1.8)
+    assert not made.due(ROWS, 2.7)
+    assert made.due(ROWS, 2.8)
 
 
 def test_a_merge_that_takes_long_waits_for_the_share_the_age_or_four_times_as_long() -> None:
     made = pace(took=6.0)
     made.add(100, 7.0)
     assert not made.due(ROWS, 7.0)
-    assert not made.due(ROWS, 25.9)
-    assert made.due(ROWS, 26.1)
+    assert not made.due(ROWS, 23.9)
+    assert made.due(ROWS, 24.1)
     made.add(19_900, 8.0)
     assert made.due(ROWS, 8.0)
 
