@@ -179,13 +179,6 @@ def count_records(data: bytes, ends: Positions, dialect: Dialect) -> int:
     length = np.diff(ends, prepend=-1) - 1
     if length.min() > 1:
         return len(ends)
-    import numpy as np
-
-    if dialect.blank_lines_count or not len(ends):
-        return len(ends)
-    length = np.diff(ends, prepend=-1) - 1
-    if length.min() > 1:
-        return len(ends)
     octets = np.frombuffer(data, np.uint8)
     blank = (length == 0) | ((length == 1) & (octets[ends - 1] == RETURN))
     return len(ends) - int(np.count_nonzero(blank))
