@@ -13,6 +13,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from etl_resources.exceptions import UnavailableError
+from etl_resources.octets import pieces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,9 +39,7 @@ class Block:
 
     def rows(self) -> pa.Array:
         """Return the bytes of every row: equal for equal rows, and only for them."""
-        import numpy as np
-
-        return texts(self.data, self.starts, self.ends, np.zeros(len(self), bool))
+        return pieces(self.data, self.starts, self.ends)
 
     def columns(self, count: int, where: str) -> list[pa.Array]:
         """Return the cells of each of the `count` columns as `binary`.
@@ -58,7 +57,7 @@ class Block:
             at = starts + lengths
             if (at > self.ends).any():
                 break
-            found.append(texts(self.data, starts, at, nulls))
+            found.append(pieces(self.data, starts, at, nulls))
         if len(found) < count or not np.array_equal(at, self.ends):
             raise UnavailableError("the server sent rows that are not of the form it announced", where=where)
         return found
@@ -82,18 +81,6 @@ def _cells(data: np.ndarray[Any, Any], at: np.ndarray[Any, Any]) -> tuple[Any, A
                 )
                 starts[longer] += size
     return starts, lengths, nulls
-
-
-def texts(data: bytes | bytearray, starts: Any, ends: Any, nulls: Any) -> pa.Array:
-    """Return the texts: every second value of an array over the bytes as they are, without what lies between them."""
-    import numpy as np
-    import pyarrow as pa
-
-    count = len(starts)
-    offsets = np.empty(2 * count, np.int32)
-    offsets[0::2], offsets[1::2] = starts, ends
-    between = pa.Array.from_buffers(pa.binary(), 2 * count - 1, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
-    return between.take(pa.array(np.arange(0, 2 * count, 2), mask=nulls if nulls.any() else None))
 
 
 def blocks(receive: Callable[[int], bytes], fail: Callable[[bytes], None], *, rows: int, where: str) -> Iterator[Block]:

@@ -10,6 +10,7 @@ from etl_resources.changes import mysql_types as kinds
 from etl_resources.changes.mysql_json import json_text
 from etl_resources.changes.mysql_row_numbers import decimals, integers, wide
 from etl_resources.changes.mysql_row_times import moments
+from etl_resources.octets import pieces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,14 +104,13 @@ def _named(
 def _bytes(places: Cells, target: Target, charsets: Charsets) -> Found:
     import pyarrow as pa
 
-    from etl_resources.mysql_wire import texts
     from etl_resources.sources.mysql_columns import Column
     from etl_resources.sources.mysql_values import fit
 
     column = places.column
     if places.length is None or not len(places.at):
         return pa.array([], target.arrow), None
-    cells = texts(places.raw, places.at, places.at + places.length, places.nulls)
+    cells = pieces(places.raw, places.at, places.at + places.length, places.nulls)
     if column.kind == kinds.JSON:
         # No library reads MySQL's binary JSON, and each document is a world of its own.
         return pa.array([None if v is None else json_text(v) for v in cells.to_pylist()], pa.string()), None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from etl_resources.exceptions import EngineError
+from etl_resources.octets import pieces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,21 +87,10 @@ class Wire:
         Raises:
             EngineError: they are no UTF-8.
         """
-        import numpy as np
         import pyarrow as pa
 
-        if not len(starts):
-            return pa.array([], pa.string())
-        wide = len(self.octets) >= 1 << 31
-        # Every other entry is a gap between two values.
-        bounds = np.empty(2 * len(starts), np.int64 if wide else np.int32)
-        bounds[0::2], bounds[1::2] = starts, ends
-        type_ = pa.large_binary() if wide else pa.binary()
-        pieces = pa.Array.from_buffers(type_, len(bounds) - 1, [None, pa.py_buffer(bounds), self.data])
-        wanted = np.arange(0, len(bounds), 2, dtype=np.int64)
-        every = bool(given.all())
         try:
-            return pieces.take(pa.array(wanted, mask=None if every else ~given)).cast(pa.string())
+            return pieces(self.data, starts, ends, ~given).cast(pa.string())
         except pa.ArrowInvalid as error:
             raise EngineError("the change log was not understood: a text is no UTF-8") from error
 

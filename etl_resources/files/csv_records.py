@@ -13,13 +13,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from etl_resources.files.chunks import Unreadable
-from etl_resources.files.octets import positions
+from etl_resources.octets import positions
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Positions = NDArray[np.int64]
+    from etl_resources.octets import Positions
 
 NEWLINE = 10
 RETURN = 13

@@ -10,15 +10,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from etl_resources.files.json_tokens import Tokens, windows
-from etl_resources.files.octets import positions
+from etl_resources.files.json_tokens import Tokens, is_written_as_text
+from etl_resources.octets import positions, windows
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
-    from numpy.typing import NDArray
 
-    Positions = NDArray[np.int64]
+    from etl_resources.octets import Positions
 
 _QUOTE, _COLON, _SPACE = b'": '
 _WORD = 8
@@ -41,14 +39,17 @@ def parse_alike(data: bytes, records: int, schema: pa.Schema) -> pa.Table | None
         return None
     place = {key: n for n, key in enumerate(between)}
     columns: list[pa.Array] = []
+    # There must be just the quotes of the keys, and those of the values that are no NULL in columns of texts.
+    strings = records * len(between)
     for field in schema:
         at = place.get(field.name)
         column = pa.nulls(records, field.type) if at is None else found.column(at, field.type)
         if column is None:
             return None
         columns.append(column)
-    quotes = 2 * (found.strings + records * len(between))
-    return pa.table(columns, schema=schema) if np.count_nonzero(octets == _QUOTE) == quotes else None
+        if at is not None and is_written_as_text(field.type):
+            strings += records - column.null_count
+    return pa.table(columns, schema=schema) if np.count_nonzero(octets == _QUOTE) == 2 * strings else None
 
 
 def _between(data: bytes, schema: pa.Schema) -> dict[str, bytes] | None:
@@ -62,7 +63,7 @@ def _between(data: bytes, schema: pa.Schema) -> dict[str, bytes] | None:
     if not isinstance(pairs, list) or not pairs or not all(isinstance(p, tuple) for p in pairs):
         return None
     keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys) or not schema.names or not set(keys).issubset(schema.names):
+    if len(set(keys)) < len(keys) or not set(keys).issubset(schema.names):
         return None
     space = " " if data.startswith(f'{{"{keys[0]}": '.encode()) else ""
     return {k: f'{"," + space if n else "{"}"{k}":{space}'.encode() for n, k in enumerate(keys)}
@@ -83,7 +84,9 @@ def _tokens(data: bytes, between: list[bytes], records: int) -> Tokens | None:
     ends.ravel()[:-1] = (starts - [len(text) for text in between]).ravel()[1:]
     ends[:-1, -1] -= len(b"}\n")
     ends[-1, -1] = last = len(data) - data.endswith(b"\n") - len(b"}")
-    return Tokens(data, starts, ends) if data[last:].startswith(b"}") else None
+    if not data[last:].startswith(b"}") or not (ends > starts).all():
+        return None
+    return Tokens(data, starts, ends)
 
 
 def _precede(data: bytes, between: list[bytes], starts: Positions) -> bool:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    Positions = NDArray[np.int64]
+    from etl_resources.octets import Positions
 
 _RUN = 16
 _STRIDE = _RUN // 2

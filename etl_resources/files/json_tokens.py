@@ -6,16 +6,17 @@ that sees one record at a time says what is wrong with it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from etl_resources.files.json_types import exact_as_float
+from etl_resources.octets import pieces, windows
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    Positions = NDArray[np.int64]
+    from etl_resources.octets import Positions
 
 _QUOTE, _MINUS, _DOT, _ZERO, _NULL = b'"-.0n'
 _WORD = 8
@@ -24,37 +25,33 @@ _EXACT_DIGITS = 15
 
 
 class Tokens:
-    """Tokens of lines: bytes `starts` to before `ends` of `data`, a row for each line, a column for each key."""
+    """Tokens of lines: bytes `starts` to before `ends` of `data`, a row for each line, a column for each key.
+
+    None of them is empty, and each begins behind the one before it.
+    """
 
     def __init__(self, data: bytes, starts: Positions, ends: Positions) -> None:
         import numpy as np
 
-        self.strings = 0
-        """How many of them were strings, of the columns that have been asked for."""
         self._data, self._starts, self._ends = data, starts, ends
         self._octets = np.frombuffer(data, np.uint8)
         self._first, self._last = self._octets[starts], self._octets[ends - 1]
         self._sizes = ends - starts
-        self._whole = bool((self._sizes > 0).all())
         self._some_null = (self._first == _NULL).any(axis=0).tolist()
 
     def column(self, at: int, kind: pa.DataType) -> pa.Array | None:
         """Return the tokens of a key as a column; None: one of them is something else, or is not seen to be right."""
-        import numpy as np
         from pyarrow import types
 
-        if not self._whole:
-            return None
-        start, end = self._starts[:, at], self._ends[:, at]
         null = self._first[:, at] == _NULL if self._some_null[at] else None
         if null is not None and not self._are(b"null", at, null):
             return None
-        if types.is_string(kind) or types.is_temporal(kind):
+        if is_written_as_text(kind):
             return converted(self._texts(at, null), kind)
         if types.is_int64(kind) and null is None and (found := self._integers(at)) is not None:
             return found
         if types.is_int64(kind) or types.is_float64(kind):
-            return numbers(self._data, start, end if null is None else np.where(null, start, end), kind, null)
+            return numbers(self._data, self._starts[:, at], self._ends[:, at], kind, null)
         return self._booleans(at, null) if types.is_boolean(kind) else None
 
     def _are(self, text: bytes, at: int, where: NDArray[np.bool_]) -> bool:
@@ -65,18 +62,12 @@ class Tokens:
         )
 
     def _texts(self, at: int, null: NDArray[np.bool_] | None) -> pa.Array | None:
-        import numpy as np
+        import pyarrow as pa
 
         quoted = (self._first[:, at] == _QUOTE) & (self._last[:, at] == _QUOTE) & (self._sizes[:, at] > 1)
-        start, end = self._starts[:, at] + 1, self._ends[:, at] - 1
-        if null is not None:
-            if not (quoted | null).all():
-                return None
-            end[null] = start[null]
-        elif not quoted.all():
+        if not (quoted if null is None else quoted | null).all():
             return None
-        self.strings += int(np.count_nonzero(quoted))
-        return gathered(self._data, start, end, null)
+        return pieces(self._data, self._starts[:, at] + 1, self._ends[:, at] - 1, null, pa.string())
 
     def _integers(self, at: int) -> pa.Array | None:
         """Whole numbers of up to sixteen digits without a sign, eight digits at a time."""
@@ -104,15 +95,20 @@ class Tokens:
         return words
 
     def _booleans(self, at: int, null: NDArray[np.bool_] | None) -> pa.Array | None:
-        import numpy as np
         import pyarrow as pa
 
         true = self._first[:, at] == ord("t")
         false = ~true if null is None else ~(true | null)
         if not (self._are(b"true", at, true) and self._are(b"false", at, false)):
             return None
-        bits = np.packbits(true, bitorder="little")
-        return pa.Array.from_buffers(pa.bool_(), len(true), [_validity(null), pa.py_buffer(bits)])
+        return pa.array(true, mask=null)
+
+
+def is_written_as_text(kind: pa.DataType) -> bool:
+    """Tell whether a token of this type is a string of JSON, unless it is null."""
+    from pyarrow import types
+
+    return bool(types.is_string(kind) or types.is_temporal(kind))
 
 
 def numbers(
@@ -121,7 +117,7 @@ def numbers(
     """Return pieces of `data` as int64 or float64; None: one is no number as JSON writes it, or does not fit."""
     import pyarrow as pa
 
-    texts = gathered(data, start, end, null)
+    texts = pieces(data, start, end, null, pa.string())
     shown = texts if null is None else texts.drop_null()
     found = converted(texts, kind) if _are_numbers(shown) else None
     if found is None or (pa.types.is_float64(kind) and not all(exact_as_float(t) for t in _long(shown))):
@@ -139,42 +135,6 @@ def converted(texts: pa.Array | None, kind: pa.DataType) -> pa.Array | None:
         return texts.cast(kind)
     except pa.ArrowInvalid:
         return None
-
-
-def windows(data: bytes, size: int) -> NDArray[Any]:
-    """Return all that can be seen through a window of `size` bytes, by its first byte; nothing is copied."""
-    import numpy as np
-
-    return np.ndarray((max(len(data) - size + 1, 0),), f"V{size}", data, strides=(1,))
-
-
-def gathered(data: bytes, start: Positions, end: Positions, null: NDArray[np.bool_] | None = None) -> pa.Array:
-    """Return pieces of `data`, one behind the other and each beginning where the last has ended or later, as texts."""
-    import numpy as np
-    import pyarrow as pa
-
-    kind, rows, size = pa.string(), len(start), int(end[0] - start[0])
-    if size and ((end - start) == size).all():
-        offsets = np.arange(0, (rows + 1) * size, size, dtype=np.int32)
-        texts = windows(data, size)[start]
-        return pa.Array.from_buffers(
-            kind, rows, [_validity(null), pa.py_buffer(offsets), pa.py_buffer(texts.view("u1"))]
-        )
-    # Pieces and what is between them: the former are taken.
-    offsets = np.empty(2 * rows + 1, np.int32)
-    offsets[0:-1:2], offsets[1::2], offsets[-1] = start, end, len(data)
-    all_of_it = pa.Array.from_buffers(kind, 2 * rows, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
-    taken = all_of_it.take(pa.array(np.arange(0, 2 * rows, 2, dtype=np.int32)))
-    if null is None:
-        return taken
-    return pa.Array.from_buffers(kind, rows, [_validity(null), *taken.buffers()[1:]])
-
-
-def _validity(null: NDArray[np.bool_] | None) -> pa.Buffer | None:
-    import numpy as np
-    import pyarrow as pa
-
-    return None if null is None else pa.py_buffer(np.packbits(~null, bitorder="little"))
 
 
 def _eight_digits(words: NDArray[np.uint64], digits: Positions) -> NDArray[np.uint64] | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+from etl_resources.octets import pieces
+
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
@@ -62,12 +64,8 @@ def behind_fields(texts: pa.StringArray, fields: Sequence[Any], literal: int) ->
     length = pc.add(reduce(pc.add, lengths), pa.scalar(literal, pa.int32()))
     _, offsets, data = texts.buffers()
     at = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    both = np.empty(2 * len(texts) + 1, np.int32)
-    both[::2] = at
-    both[1::2] = at[:-1] + pc.fill_null(length, 0).to_numpy(zero_copy_only=False)
-    # What was matched, and what is left, by turns in the same bytes.
-    halves = pa.Array.from_buffers(pa.string(), len(both) - 1, [None, pa.py_buffer(both), data])
-    found = halves.take(pa.array(np.arange(1, len(both), 2)))
+    begins = at[:-1] + pc.fill_null(length, 0).to_numpy(zero_copy_only=False)
+    found = pieces(data, begins, at[1:], kind=pa.string())
     assert isinstance(found, pa.StringArray)  # noqa: S101 - what the kernel makes of one
     return found
 

@@ -12,11 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl_resources.files import octets
 from etl_resources.files.json_alike import parse_alike
 from etl_resources.files.json_format import parse_one_by_one
 from etl_resources.files.json_parse import JsonSettings
-from etl_resources.files.octets import positions
 from etl_resources.source import Stream
 from etl_resources.sources.file import FileOptions, FileSource
 from tests.soaking import examples
@@ -211,17 +209,3 @@ def test_a_file_comes_that_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     stream = Stream("x", FileOptions(path=str(path), columns={"i": "int64", "s": "string"}))
     found = [row for b in FileSource().read(stream, None) for row in b.data.drop_columns(["_origin"]).to_pylist()]
     assert found == records
-
-
-@settings(max_examples=examples(100), deadline=None)
-@given(st.binary(max_size=100), st.sampled_from([8, 16, 24]))
-def test_where_a_byte_stands(data: bytes, strip: int) -> None:
-    before, octets._STRIP = octets._STRIP, strip
-    try:
-        for octet in set(data[:3]):
-            assert positions(data, octet).tolist() == [n for n, o in enumerate(data) if o == octet]
-            for then in set(data[-3:]):
-                pairs = [n for n in range(len(data) - 1) if data[n] == octet and data[n + 1] == then]
-                assert positions(data, octet, then).tolist() == pairs
-    finally:
-        octets._STRIP = before
