@@ -110,6 +110,7 @@ class CsvFiles(_Files):
 
     name = "file-csv"
     suffix = ".csv"
+    memory_rows = (500_000, 1_500_000)  # from where on all that is read ahead is there
     soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
 
     def encode(self, data: pa.Table) -> bytes:

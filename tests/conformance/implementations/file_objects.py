@@ -29,7 +29,6 @@ class CsvObjects(CsvFiles):
 
     name = "file-csv-s3"
     root: ClassVar[str] = f"s3://{BUCKET}"
-    memory_rows = (500_000, 1_500_000)  # from where on all that is read ahead is there
     soak: ClassVar[frozenset[str]] = frozenset({"bounded_memory"})
 
     def start(self) -> None:
