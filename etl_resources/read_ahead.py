@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def read_ahead(items: Generator[T, None, None], depth: int) -> Iterator[T]:
+def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
     """Yield `items`, made in a thread of their own at most `depth` items ahead; 0: made when asked for.
 
     What the generator raises is raised here. When the consumer stops early, the generator is closed before this ends.

@@ -90,9 +90,12 @@ class Decoder:
         if not len(messages):
             return []
         wire = Wire(messages)
-        if not np.isin(wire.tags, np.frombuffer(KNOWN, np.uint8)).all():
+        if not set(np.flatnonzero(np.bincount(wire.tags)).tolist()).issubset(KNOWN):
             raise misread("a message of another version of the protocol")
         transactions = Transactions(wire, self._ongoing)
+        before = max(0 if self._committed is None else self._committed.pos, int(transactions.pos[0]))
+        if (np.diff(transactions.pos[1:], prepend=before) <= 0).any():
+            raise misread("transactions that are not in the order of their commits")
         rows = _Rows(wire, transactions)
         if self._ongoing is None and len(rows.index) and transactions.number[rows.index[0]] == 0:
             raise misread("a row outside of a transaction")

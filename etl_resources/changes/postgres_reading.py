@@ -20,6 +20,7 @@ from etl_resources.changes.postgres_rows import shifted, shifted_unreadable
 from etl_resources.changes.postgres_setup import Setup, set_up
 from etl_resources.changes.postgres_slot import Status
 from etl_resources.changes.postgres_snapshot import Piece, pieces
+from etl_resources.changes.postgres_split import OF_A_CHANGE, peek_split, split
 from etl_resources.changes.postgres_tables import relations
 from etl_resources.exceptions import EngineError, LogLostError, UnavailableError
 from etl_resources.read_ahead import read_ahead
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from etl_resources.changes.pgoutput import Committed, Relation
     from etl_resources.changes.postgres import PostgresLog
+    from etl_resources.changes.postgres_link import Link
     from etl_resources.source import Position
 
 
@@ -69,6 +71,8 @@ class Reading:
         """Our message of the first look: what was there at the beginning is before it."""
         self.begin_reached = False
         self.progressed = time.monotonic()
+        self.of_a_change = OF_A_CHANGE
+        """Bytes of log for each message of the last look."""
 
     def _begin(self, since: Mapping[str, Position | None]) -> Setup:
         with self.log.linked() as link:
@@ -156,11 +160,18 @@ class Reading:
                     "SELECT pg_current_xact_id()::text, pg_logical_emit_message(true, 'etl', '')::text"
                 )[0]
                 beat = int(xid), lsn(place)
-            most = None if found else self.settings.max_changes
-            messages = peek(link.session, self.log.slot, self.log.publication, upto_nchanges=most, server=now.version)
+            messages = self._messages(link, now, whole=bool(found), told=beat is not None)
             with slot_errors(self.log.slot, link.where):
                 first = list(itertools.islice(messages, 1))
             return Look(now, found, beat, _after(first, messages))
+
+    def _messages(self, link: Link, now: Status, *, whole: bool, told: bool) -> Generator[pa.Array]:
+        """Peek at the log, at all of it if `whole`; in two parts only where a message of ours tells its end."""
+        most = self.settings.max_changes
+        where, server = (self.log.slot, self.log.publication), now.version
+        if told and not whole and (parts := split(now, most, self.of_a_change)) is not None:
+            return peek_split(self.log.connection, link.session, *where, parts, server=server)
+        return peek(link.session, *where, upto_nchanges=None if whole else most, server=server)
 
     def _describe(self, relation: Relation) -> Sequence[Column]:
         stream = relations(self.tables, list(self.cursors))[relation.schema, relation.name]
@@ -179,6 +190,8 @@ class Reading:
                 "the log ended before the place that it has to come to", where=self.log.connection.address
             )
         self.caught_up = reached
+        if decoder.committed is not None and look.now.slot is not None and look.now.slot.confirmed is not None:
+            self.of_a_change = max(1.0, (decoder.committed.end - look.now.slot.confirmed) / count)
         if self.target is None and look.beat is not None:
             self.target = look.beat[1]
         come = decoder.committed is not None and self.target is not None and decoder.committed.pos >= self.target

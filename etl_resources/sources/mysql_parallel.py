@@ -77,4 +77,4 @@ def merged(parts: Sequence[Generator[T, None, None]]) -> Iterator[T]:
                     ahead.remove(part)
     finally:
         for part in ahead:
-            part.close()  # type: ignore[attr-defined]
+            part.close()

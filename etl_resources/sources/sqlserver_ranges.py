@@ -55,4 +55,4 @@ def merged(parts: Sequence[Generator[T, None, None]]) -> Iterator[T]:
                     waiting.remove(part)
     finally:
         for part in waiting:
-            part.close()  # type: ignore[attr-defined] # read_ahead is a generator
+            part.close()

@@ -23,10 +23,12 @@ import psycopg
 import pyarrow as pa
 
 from etl_resources.change_log import Changes, LogTable
-from etl_resources.changes import postgres_reading
+from etl_resources.changes import postgres_reading, postgres_split
 from etl_resources.changes.postgres import PostgresLog
 from etl_resources.changes.postgres_peek import peek
 from etl_resources.changes.postgres_settings import PostgresLogCapture
+from etl_resources.changes.postgres_slot import Status
+from etl_resources.changes.postgres_split import Split
 from etl_resources.exceptions import UnavailableError
 from etl_resources.resilience import Policy
 from etl_resources.source import Stream
@@ -231,6 +233,8 @@ class Fuzz:
     seconds: float
     crashes: int = 0
     lake: Lake = field(default_factory=Lake)
+    splits: int = 0
+    """Looks that were to be read in two parts."""
 
     def run(self) -> None:
         """Write, read and kill for a while; then compare. Raises AssertionError, or what the log raises."""
@@ -245,8 +249,13 @@ class Fuzz:
             connection.execute("INSERT INTO b SELECT 'k' || (g % 7), g, 0, NULL FROM generate_series(1, 1500) g")
         try:
             # Small batches, so that transactions come in several.
-            small = mock.patch.object(postgres_reading, "peek", functools.partial(peek, batch_bytes=6000))
-            with small, wire_to(self.server.port) as wire:
+            small = functools.partial(peek, batch_bytes=6000)
+            with (
+                mock.patch.object(postgres_reading, "peek", small),
+                mock.patch.object(postgres_split, "peek", small),
+                mock.patch.object(postgres_reading, "split", self._split),
+                wire_to(self.server.port) as wire,
+            ):
                 self._first_look(wire)
                 with Writers(self.server, self.database, self.seed, rest=0.01):
                     self._read(wire)
@@ -273,6 +282,16 @@ class Fuzz:
         log = Watched(source, "fuzz", tables, capture)
         log.lake = self.lake
         return log
+
+    def _split(self, now: Status, most: int, of_a_change: float) -> Split | None:
+        """Read in two parts, however little there is, every other time; at any place, and sometimes not to the end."""
+        if now.slot is None or now.slot.confirmed is None or self.rng.random() < 0.5:
+            return None
+        self.splits += 1
+        length = now.insert - now.slot.confirmed
+        middle = (now.slot.confirmed + round(self.rng.random() * length)) // 1024 * 1024 + 1536
+        end = None if self.rng.random() < 0.5 else middle + round(self.rng.random() * length)
+        return Split(middle, end, self.rng.choice([5, most]))
 
     def _first_look(self, wire: Wire) -> None:
         """Make the slot before anybody writes, so that the ledger and the log begin at the same place."""

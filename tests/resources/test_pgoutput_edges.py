@@ -161,9 +161,11 @@ def test_a_relation_that_is_told_again_unchanged_is_not_a_new_version(log: Log) 
     assert sum(message[:1] == b"R" for message in messages.to_pylist()) > 1
     decoder = log.decoder(t=("id",))
     (piece,) = decoder.decode(messages)
-    (again,) = decoder.decode(messages)
-    assert piece.data.equals(again.data)
     assert len(log.described) == 1
+    other = log.decoder(t=("id",))
+    one_by_one = [made for n in range(len(messages)) for made in other.decode(messages.slice(n, 1))]
+    assert pa.Table.from_batches([made.data for made in one_by_one]).equals(pa.Table.from_batches([piece.data]))
+    assert len(log.described) == 2
 
 
 def test_a_table_that_takes_the_name_of_another_is_followed_and_the_other_is_not(log: Log) -> None:
@@ -203,17 +205,18 @@ def test_the_origin_of_a_replicated_transaction_is_told_and_that_of_others_is_nu
 def test_heartbeats_move_the_commit_and_are_no_events(log: Log) -> None:
     log.sql("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     decoder = log.decoder(t=("id",))
-    decoder.decode(log.messages())
+    first = log.messages()
+    decoder.decode(first)
     before = decoder.committed
     log.sql("SELECT pg_logical_emit_message(true, 'beat', 'x')", "SELECT pg_logical_emit_message(false, 'beat', 'x')")
     log.sql(
         "BEGIN; INSERT INTO t VALUES (2); SELECT pg_logical_emit_message(true, 'b', '');"
         " INSERT INTO t VALUES (3); COMMIT"
     )
-    messages = log.messages()
+    messages = log.messages().slice(len(first))
     assert sum(message[:1] == b"M" for message in messages.to_pylist()) == 3
     (piece,) = decoder.decode(messages)
-    assert piece.data.column("_seq").to_pylist() == [1, 1, 2]
+    assert piece.data.column("_seq").to_pylist() == [1, 2]
     assert before is not None
     assert decoder.committed is not None
     assert before.end <= decoder.committed.pos

@@ -29,6 +29,7 @@ def test_every_change_is_told_once_and_the_replay_is_the_table(server: PostgresS
     fuzz = Fuzz(server, seed, seconds=0.8, crashes=1)
     fuzz.run()
     assert fuzz.lake.kills
+    assert fuzz.splits
 
 
 @pytest.mark.soak
