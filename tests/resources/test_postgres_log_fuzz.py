@@ -14,7 +14,7 @@ from etl_resources.exceptions import EtlError
 from tests.resources.postgres_fuzz import Fuzz
 from tests.servers.postgres import PostgresServer, running_postgres
 
-_LOST = r"[ab]: \d+ of \d+|somebody else has read"
+_LOST = r"[ab]: \d+ of \d+|somebody else has read|cannot advance"
 
 
 @pytest.fixture(scope="module")
