@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from etl_resources.scratch import Scratch
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,7 +26,7 @@ _GROWTH = 64 << 20
 class _Database:
     settings: tuple[tuple[str, Any], ...]
     folder: str | None
-    spill: tempfile.TemporaryDirectory[str]
+    spill: Scratch
     connection: duckdb.DuckDBPyConnection
     began: int | None
     """Bytes that the process had in memory when it was opened, where that is known."""
@@ -40,7 +41,7 @@ class _Database:
 
     def close(self) -> None:
         self.connection.close()
-        self.spill.cleanup()
+        self.spill.close()
 
 
 _waiting: list[_Database] = []
@@ -94,13 +95,13 @@ def _take(settings: tuple[tuple[str, Any], ...], folder: str | None) -> _Databas
 def _open(settings: tuple[tuple[str, Any], ...], folder: str | None) -> _Database:
     import duckdb
 
-    spill = tempfile.TemporaryDirectory(prefix="etl-duckdb-", dir=folder)
+    spill = Scratch(folder)
     try:
         connection = duckdb.connect(config={**dict(settings), "temp_directory": spill.name})
         # As a setting of the connection DuckDB 2.0 would try to download the zone data that it already has.
         connection.execute("SET GLOBAL TimeZone = 'UTC'")
     except BaseException:
-        spill.cleanup()
+        spill.close()
         raise
     return _Database(settings, folder, spill, connection, _resident())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
@@ -15,6 +14,7 @@ from etl_resources.files.encode import write_file
 from etl_resources.files.folder import Folder
 from etl_resources.files.prefix import Prefix
 from etl_resources.files.storage import Storage, is_uri, local_path, storage_errors
+from etl_resources.scratch import Scratch
 from etl_resources.secret import Secret
 from etl_resources.target import Counts, Load, Target, TargetOptions
 
@@ -104,7 +104,7 @@ class FileTarget(Target):
         before = prefix.commits(load.token.app_id, load.mode)
         if _is_committed(before, load):
             return before.counts(load.token)
-        with storage_errors(options.path), tempfile.TemporaryDirectory(prefix="etl-") as staging:
+        with storage_errors(options.path), Scratch() as staging:
 
             def put(file: Path, commits: Commits) -> None:
                 prefix.put(load.token.app_id, name, file, commits)
