@@ -59,7 +59,7 @@ class LogCapture(BaseModel):
     mode: Literal["batch", "continuous"] = Field(
         default="batch", description="batch: a run reads what is there and ends; continuous: it goes on for `lasts`."
     )
-    every: float = Field(default=0.5, gt=0, description="continuous: seconds between two looks when caught up.")
+    every: float = Field(default=0.5, gt=0, description="continuous: seconds from look to look when caught up.")
     lasts: float = Field(default=600.0, gt=0, description="continuous: seconds after which the run ends.")
     merge_share: float = Field(
         default=0.02, gt=0, le=1,

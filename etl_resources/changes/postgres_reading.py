@@ -86,12 +86,16 @@ class Reading:
             while not self._complete():
                 yield from self._tick()
             return
+        looked = time.monotonic()
         yield from self._tick()
         while time.monotonic() < ends:
             if self.caught_up and self._complete():
-                time.sleep(min(self.settings.every, max(0.0, ends - time.monotonic())))
+                # What was done with the last look, a merge above all, took its time as well.
+                time.sleep(max(0.0, min(looked + self.settings.every, ends) - time.monotonic()))
+                looked = time.monotonic()
                 if not has_news(self._status(), self.cursors.values()):
                     continue
+            looked = time.monotonic()
             yield from self._tick()
 
     def _complete(self) -> bool:

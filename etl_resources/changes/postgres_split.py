@@ -8,6 +8,7 @@ that begins before that place, and the server gives nothing of the copy that was
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from etl_resources.changes.postgres_peek import peek
 from etl_resources.changes.postgres_position import text_of
-from etl_resources.exceptions import UnavailableError
+from etl_resources.exceptions import EtlError
 from etl_resources.postgres_sql import literal
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from etl_resources.changes.postgres_slot import Status
     from etl_resources.postgres import PostgresConnection
     from etl_resources.postgres_session import Session
+
+_log = logging.getLogger(__name__)
 
 LONG = 32 << 20
 """Bytes of log below which the first part would be done before the second has begun."""
@@ -64,7 +67,7 @@ def peek_split(
     connection: PostgresConnection, session: Session, slot: str, publication: str, parts: Split, *, server: int
 ) -> Generator[pa.Array]:
     """Yield the messages as `peek` does, of both parts; of the first alone if it has more than its share, or if the
-    server has no room for another connection or slot.
+    server does not let us have another connection and slot.
 
     Raises:
         UnavailableError, NotFoundError, EngineError: as the server said.
@@ -89,8 +92,9 @@ def _second(
         try:
             session = stack.enter_context(connection.session())
             copy = _copied(session, slot)
-        except UnavailableError:
-            # No room; if it is more than that, the peek at the first part finds out as well.
+        except EtlError as error:
+            # No room, or no right; if it is more than that, the peek at the first part finds out as well.
+            _log.info("the change log is read from one place and not from two: %s", error.what)
             return
         place = f"{literal(copy)}, {literal(text_of(parts.middle))}::pg_lsn"
         session.rows(f"SELECT end_lsn FROM pg_catalog.pg_replication_slot_advance({place})")  # noqa: S608 - quoted

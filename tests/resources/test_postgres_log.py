@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from etl_resources.change_log import Boundary, Changes, LogTable
-from etl_resources.changes import postgres_history, postgres_rows
+from etl_resources.changes import postgres_history, postgres_reading, postgres_rows
 from etl_resources.changes.postgres import PostgresLog
 from etl_resources.changes.postgres_settings import PostgresLogCapture
 from etl_resources.changes.postgres_setup import set_up
@@ -467,6 +468,44 @@ def test_batches_end_where_a_transaction_ends(shop: Shop) -> None:
     assert len(shop.boundaries) - before >= 5
     assert [r["_seq"] for r in shop.events["t"][-3:]] == sorted(r["_seq"] for r in shop.events["t"][-3:])
     assert shop.state("t", "id", "v")[1,] == (1, 15)
+
+
+def test_what_took_as_long_as_the_rest_does_not_put_off_the_next_look(shop: Shop) -> None:
+    """As a merge after a look does."""
+    shop.read()
+    log, looks, delays = shop.log(mode="continuous", every=1.0, lasts=60.0), 0, []
+    began = time.monotonic()
+    with closing(log.read(dict(shop.positions))) as items:
+        for item in items:
+            shop.land(log, item)
+            if isinstance(item, Changes):
+                delays.append(time.monotonic() - began)
+                if len(delays) == 3:
+                    break
+            else:
+                looks += 1
+                shop.sql("UPDATE t SET v = v + 1")
+                time.sleep(1.0)
+                began = time.monotonic()
+    assert looks == 3
+    assert max(delays) < 0.5
+
+
+def test_who_is_idle_asks_for_news_once_in_a_while(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.read()
+    asked: list[float] = []
+    has_news = postgres_reading.has_news
+
+    def noted(*given: Any) -> bool:
+        asked.append(time.monotonic())
+        return has_news(*given)
+
+    monkeypatch.setattr(postgres_reading, "has_news", noted)
+    log = shop.log(mode="continuous", every=0.4, lasts=2.0)
+    for item in log.read(dict(shop.positions)):
+        shop.land(log, item)
+    assert 3 <= len(asked) <= 6
+    assert all(later - at > 0.35 for at, later in itertools.pairwise(asked[:-1]))
 
 
 def test_continuous_mode_gives_what_comes_while_it_runs(shop: Shop) -> None:

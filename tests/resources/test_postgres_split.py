@@ -18,6 +18,7 @@ from etl_resources.changes.postgres_position import lsn
 from etl_resources.changes.postgres_split import OF_A_CHANGE, Split, peek_split, split
 from etl_resources.exceptions import EtlError, UnavailableError
 from etl_resources.postgres_session import Session
+from etl_resources.sources.postgres import PostgresSource
 from tests.resources.pgoutput_log import PUBLICATION, SLOT, Log, follow
 from tests.servers.postgres import PostgresServer
 
@@ -178,6 +179,20 @@ def test_where_there_is_no_room_for_another_slot_the_first_part_is_read(log: Log
             other.execute("SELECT pg_create_physical_replication_slot(%s, false, true)", [f"full_{n}"])
         found = told(log, parts)
     expected = whole(log)
+    assert 0 < len(found) < len(expected)
+    assert found == expected[: len(found)]
+
+
+def test_where_slots_may_not_be_copied_the_first_part_is_read(log: Log) -> None:
+    write(log)
+    function = "FUNCTION pg_catalog.pg_copy_logical_replication_slot(name, name, boolean)"
+    log.sql("CREATE ROLE split_reader LOGIN REPLICATION", f"REVOKE EXECUTE ON {function} FROM PUBLIC")
+    try:
+        log.source = PostgresSource(**log.server.settings(log.database, user="split_reader"))
+        middle = at((log.begin + end_of(log)) // 2)  # type: ignore[attr-defined]
+        found, expected = told(log, Split(middle, None, MANY)), whole(log)
+    finally:
+        log.sql(f"GRANT EXECUTE ON {function} TO PUBLIC", "DROP ROLE split_reader")
     assert 0 < len(found) < len(expected)
     assert found == expected[: len(found)]
 
