@@ -21,7 +21,7 @@ SELECT current_setting('server_version_num')::int, (pg_control_system()).system_
   CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END,
   CASE WHEN NOT pg_is_in_recovery() THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END,
   s.slot_name IS NOT NULL, s.plugin, s.database, s.active_pid, s.wal_status, s.safe_wal_size,
-  s.restart_lsn::text, s.confirmed_flush_lsn::text
+  s.restart_lsn::text, s.confirmed_flush_lsn::text, coalesce((to_jsonb(s) ->> 'failover')::boolean, false)
 FROM (VALUES (%s)) wanted(name) LEFT JOIN pg_replication_slots s ON s.slot_name = wanted.name
 """
 
@@ -46,6 +46,8 @@ class Slot:
     safe_size: int | None
     restart: int | None
     confirmed: int | None
+    failover: bool = False
+    """Kept on the standbys as well: it gives nothing that they have not got (PostgreSQL 17 and later)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,12 @@ def status(link: Link, name: str) -> Status:
     """Return the state of server and slot, in one question."""
     row = link.ask(_STATUS, [name])[0]
     version, system, database, in_recovery, view, insert, timeline, exists, plugin, its_database, pid = row[:11]
-    wal_status, safe_size, restart, confirmed = row[11:]
+    wal_status, safe_size, restart, confirmed, failover = row[11:]
     slot = None
     if exists:
         slot = Slot(
             plugin, its_database, pid, wal_status, safe_size, lsn(restart) if restart else None,
-            lsn(confirmed) if confirmed else None,
+            lsn(confirmed) if confirmed else None, failover,
         )  # fmt: skip
     server = Server(system, timeline or 0, database)
     return Status(version, server, in_recovery, View.parse(view), lsn(insert) if insert else 0, slot)

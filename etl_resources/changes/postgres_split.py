@@ -54,8 +54,8 @@ def split(now: Status, most: int, of_a_change: float) -> Split | None:
     if now.slot is None or now.slot.confirmed is None or now.slot.restart is None:
         return None
     new, again = now.insert - now.slot.confirmed, now.slot.confirmed - now.slot.restart
-    # What is before the slot's place is read for both parts.
-    if new < LONG or again > new:
+    # What is before the slot's place is read for both parts. A copy would not wait for the standbys.
+    if new < LONG or again > new or now.slot.failover:
         return None
     length = min(new, round(most * of_a_change))
     # No record begins in the head of a page: so there are no two records between which both parts could end and begin.

@@ -259,6 +259,8 @@ def test_only_what_is_long_and_mostly_new_is_worth_it(log: Log, monkeypatch: pyt
     assert limited is not None
     assert abs(limited.middle - now.slot.confirmed - 0.4 * 64_000) <= 1024
     assert limited.end == now.slot.confirmed + 64_000
+    assert not now.slot.failover
+    assert split(replace(now, slot=replace(now.slot, failover=True)), MANY, OF_A_CHANGE) is None
     before = replace(now, slot=replace(now.slot, restart=now.slot.confirmed - length - 1))
     assert split(before, MANY, OF_A_CHANGE) is None
 
