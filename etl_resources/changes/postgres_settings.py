@@ -23,8 +23,9 @@ class PostgresLogCapture(LogCapture):
     )  # fmt: skip
     max_changes: int = Field(
         default=2_000_000, ge=1,
-        description="Changes after which the lake commits, at the next end of a transaction. Every look at the log"
-        " begins where the oldest open transaction began, so small numbers cost the server a multiple.",
+        description="Changes after which the lake commits, at the next end of a transaction; about so many where a long"
+        " log is read from two places. Every look at the log begins where the oldest open transaction began, so small"
+        " numbers cost the server a multiple.",
     )  # fmt: skip
     max_retained: int | None = Field(
         default=None, ge=1,

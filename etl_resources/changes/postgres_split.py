@@ -60,7 +60,7 @@ def split(now: Status, most: int, of_a_change: float) -> Split | None:
     length = min(new, round(most * of_a_change))
     # No record begins in the head of a page: so there are no two records between which both parts could end and begin.
     middle = (now.slot.confirmed + round(length * _FIRST)) // _PAGE * _PAGE + _WITHIN
-    return Split(middle, now.slot.confirmed + length if length < new else None, max(1, most // 2))
+    return Split(middle, now.slot.confirmed + length if length < new else None, most)
 
 
 def peek_split(

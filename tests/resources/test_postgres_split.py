@@ -254,7 +254,7 @@ def test_only_what_is_long_and_mostly_new_is_worth_it(log: Log, monkeypatch: pyt
     assert found is not None
     assert found.end is None
     assert abs(found.middle - now.slot.confirmed - 0.4 * length) <= 1024
-    assert found.most == MANY // 2
+    assert found.most == MANY
     limited = split(now, 1000, 64.0)
     assert limited is not None
     assert abs(limited.middle - now.slot.confirmed - 0.4 * 64_000) <= 1024
