@@ -284,8 +284,8 @@ class Fuzz:
         return log
 
     def _split(self, now: Status, most: int, of_a_change: float) -> Split | None:
-        """Read in two parts, however little there is, every other time; at any place, and sometimes not to the end."""
-        if now.slot is None or now.slot.confirmed is None or self.rng.random() < 0.5:
+        """Read in two parts, the first time and every other, however little there is; at any place, and not always all."""
+        if now.slot is None or now.slot.confirmed is None or (self.rng.random() < 0.5 and self.splits):
             return None
         self.splits += 1
         length = now.insert - now.slot.confirmed

@@ -71,7 +71,7 @@ def blocks(draw: st.DrawFn) -> tuple[bytes, bool]:
     return data, len(data) >= 8 and all(is_plain(value) for r in records for value in r.values())
 
 
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(blocks())
 def test_it_says_what_is_said_record_by_record(block: tuple[bytes, bool]) -> None:
     data, plain = block
@@ -81,7 +81,7 @@ def test_it_says_what_is_said_record_by_record(block: tuple[bytes, bool]) -> Non
     assert quick is None or quick.equals(slow)
 
 
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(blocks(), st.data())
 def test_a_byte_that_is_otherwise_is_never_passed_over(block: tuple[bytes, bool], more: st.DataObject) -> None:
     """Bytes are taken away, put in or exchanged: what comes out is what comes out record by record, or nothing."""
