@@ -42,11 +42,12 @@ def positions(data: bytes, octet: int, then: int | None = None) -> Positions:
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
-def windows(data: bytes, size: int) -> NDArray[Any]:
-    """Return all that can be seen through a window of `size` bytes, by its first byte; nothing is copied."""
+def windows(data: bytes | pa.Buffer, form: str) -> NDArray[Any]:
+    """Return all that can be seen through a window of a form (a NumPy dtype), by its first byte; nothing is copied."""
     import numpy as np
 
-    return np.ndarray((max(len(data) - size + 1, 0),), f"V{size}", data, strides=(1,))
+    kind = np.dtype(form)
+    return np.ndarray((max(len(data) - kind.itemsize + 1, 0),), kind, data, strides=(1,))
 
 
 def pieces(

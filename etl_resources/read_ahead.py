@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -51,3 +51,18 @@ def read_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None
         stopped.set()
         room.release()
         thread.join()
+
+
+def merged(parts: Sequence[Generator[T, None, None]]) -> Iterator[T]:
+    """Yield what all parts make, each in a thread of its own, in turn; an error of one is an error of all."""
+    ahead = [read_ahead(part, 1) for part in parts]
+    try:
+        while ahead:
+            for part in list(ahead):
+                try:
+                    yield next(part)
+                except StopIteration:
+                    ahead.remove(part)
+    finally:
+        for part in ahead:
+            part.close()

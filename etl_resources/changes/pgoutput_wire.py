@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from etl_resources.exceptions import EngineError
-from etl_resources.octets import pieces
+from etl_resources.octets import pieces, windows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,14 +60,8 @@ class Wire:
         bounds: Places = every[messages.offset : messages.offset + len(messages) + 1].astype(np.int64)
         self.starts, self.ends = bounds[:-1], bounds[1:]
         self.octets: NDArray[np.uint8] = np.frombuffer(self.data, np.uint8)
-        self.int16, self.int32, self.int64 = (self._numbers(size) for size in (2, 4, 8))
+        self.int16, self.int32, self.int64 = (windows(self.data, f">i{size}") for size in (2, 4, 8))
         self.tags = self.octets[self.starts]
-
-    def _numbers(self, size: int) -> NDArray[Any]:
-        import numpy as np
-
-        count = max(0, len(self.octets) - size + 1)
-        return np.ndarray((count,), dtype=f">i{size}", buffer=self.data, strides=(1,))
 
     def tagged(self, tag: int) -> Places:
         """Return the indices of the messages with this tag."""

@@ -103,7 +103,7 @@ def _precede(data: bytes, between: list[bytes], starts: Positions) -> bool:
         return False
     if not all(data.endswith(text, 0, at) for at, text in zip(others, (texts * near)[1:], strict=True)):
         return False
-    found = windows(data, size)[starts[near:] - size].view("<u8").reshape(-1, len(texts), words)
+    found = windows(data, f"V{size}")[starts[near:] - size].view("<u8").reshape(-1, len(texts), words)
     wanted = np.frombuffer(b"".join(text.rjust(size, b"\0") for text in texts), "<u8").reshape(-1, words)
     found &= np.frombuffer(b"".join((b"\xff" * len(t)).rjust(size, b"\0") for t in texts), "<u8").reshape(-1, words)
     return bool((found == wanted).all())

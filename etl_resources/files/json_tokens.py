@@ -88,7 +88,7 @@ class Tokens:
         """Return the eight bytes before each position, the first the lowest; only those of the token mean anything."""
         import numpy as np
 
-        words: NDArray[np.uint64] = windows(self._data, _WORD)[np.maximum(end - _WORD, 0)].view("<u8")
+        words: NDArray[np.uint64] = windows(self._data, f"V{_WORD}")[np.maximum(end - _WORD, 0)].view("<u8")
         for n in range(min(3, len(end))):  # lines are longer than four bytes
             if (stop := int(end[n])) < _WORD:
                 words[n] = int.from_bytes(self._data[: max(stop, 0)].rjust(_WORD, b"0"), "little")

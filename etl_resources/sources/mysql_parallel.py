@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from etl_resources.exceptions import CredentialsRejectedError, UnavailableError
 from etl_resources.mysql_sql import quote
-from etl_resources.read_ahead import read_ahead
 
 if TYPE_CHECKING:
     from etl_resources.mysql import MysqlConnection
     from etl_resources.mysql_session import Session
 
-T = TypeVar("T")
 SNAPSHOT = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _PATIENCE = 30  # seconds to wait for writers; others wait behind us meanwhile
 
@@ -63,18 +61,3 @@ def same_moment(connection: MysqlConnection, relation: str, count: int) -> Itera
                 session.execute(SNAPSHOT)
             gate.execute("UNLOCK TABLES")
         yield sessions
-
-
-def merged(parts: Sequence[Generator[T, None, None]]) -> Iterator[T]:
-    """Yield what all parts make, each in a thread of its own, in turn; an error of one is an error of all."""
-    ahead = [read_ahead(part, 1) for part in parts]
-    try:
-        while ahead:
-            for part in list(ahead):
-                try:
-                    yield next(part)
-                except StopIteration:
-                    ahead.remove(part)
-    finally:
-        for part in ahead:
-            part.close()

@@ -6,10 +6,11 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from etl_resources.exceptions import SchemaConflictError
+from etl_resources.read_ahead import merged
 from etl_resources.source import Batch, Position
 from etl_resources.sources.mysql_columns import fits
 from etl_resources.sources.mysql_horizon import Horizon, kind_of, take
-from etl_resources.sources.mysql_parallel import SNAPSHOT, merged, ranges, same_moment
+from etl_resources.sources.mysql_parallel import SNAPSHOT, ranges, same_moment
 from etl_resources.sources.mysql_plan import Plan, new_rows
 from etl_resources.sources.mysql_seen import Seen
 from etl_resources.sources.mysql_values import finish, fit

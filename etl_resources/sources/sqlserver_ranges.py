@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from etl_resources.exceptions import ConfigurationError
-from etl_resources.read_ahead import read_ahead
 from etl_resources.sqlserver_sql import quote
 
 if TYPE_CHECKING:
     from etl_resources.sources.sqlserver_columns import Column
     from etl_resources.sqlserver_session import Session
-
-T = TypeVar("T")
 
 
 def ranges(session: Session, relation: str, column: Column, conditions: Sequence[str], count: int) -> list[str]:
@@ -41,18 +38,3 @@ def ranges(session: Session, relation: str, column: Column, conditions: Sequence
     # Open at both ends: rows that come in the meantime belong to one of the ranges, too.
     inner = [f"{own} >= {low} AND {own} < {high}" for low, high in pairwise(cuts)]
     return [f"{own} < {cuts[0]} OR {own} IS NULL", *inner, f"{own} >= {cuts[-1]}"]
-
-
-def merged(parts: Sequence[Generator[T, None, None]]) -> Iterator[T]:
-    """Yield the items of all parts in turn; each part is made in a thread of its own, one item ahead."""
-    waiting = [read_ahead(part, 1) for part in parts]
-    try:
-        while waiting:
-            for part in list(waiting):
-                try:
-                    yield next(part)
-                except StopIteration:
-                    waiting.remove(part)
-    finally:
-        for part in waiting:
-            part.close()

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from etl_resources.read_ahead import merged
 from etl_resources.source import Batch
 from etl_resources.tables import positioned
 
@@ -103,7 +104,7 @@ class Reading:
 
     def _fetched(self, conditions: Sequence[str], more: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield what the query gives, over one connection, or over one for every range of `split_by`."""
-        from etl_resources.sources.sqlserver_ranges import merged, ranges
+        from etl_resources.sources.sqlserver_ranges import ranges
 
         plan = self.plan
         if plan.split_by is None:
