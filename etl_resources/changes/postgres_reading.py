@@ -89,14 +89,13 @@ class Reading:
         looked = time.monotonic()
         yield from self._tick()
         while time.monotonic() < ends:
-            if self.caught_up and self._complete():
+            idle = self.caught_up and self._complete()
+            if idle:
                 # What was done with the last look, a merge above all, took its time as well.
                 time.sleep(max(0.0, min(looked + self.settings.every, ends) - time.monotonic()))
-                looked = time.monotonic()
-                if not has_news(self._status(), self.cursors.values()):
-                    continue
             looked = time.monotonic()
-            yield from self._tick()
+            if not idle or has_news(self._status(), self.cursors.values()):
+                yield from self._tick()
 
     def _complete(self) -> bool:
         """Whether all has been read that was there at the beginning."""
