@@ -284,7 +284,7 @@ class Fuzz:
         return log
 
     def _split(self, now: Status, most: int, of_a_change: float) -> Split | None:
-        """Read in two parts, the first time and every other, however little there is; at any place, and not always all."""
+        """Read in two parts, first and every other time, however little there is; at any place, and not always all."""
         if now.slot is None or now.slot.confirmed is None or (self.rng.random() < 0.5 and self.splits):
             return None
         self.splits += 1
