@@ -23,6 +23,7 @@ from tests.resources.pgoutput_log import PUBLICATION, SLOT, Log, follow
 from tests.servers.postgres import PostgresServer
 
 MANY = 1 << 29
+PEEKING = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%slot_peek%'"
 
 
 @pytest.fixture
@@ -214,14 +215,15 @@ def test_the_copy_is_gone_when_the_reader_stops_early(log: Log) -> None:
 def test_a_second_part_that_breaks_off_is_an_error_and_not_an_end(log: Log) -> None:
     write(log)
     parts = Split(at(end_of(log)), None, MANY)
-    # More than fits into the buffers of a connection.
-    log.sql("INSERT INTO t (id) SELECT generate_series(10000, 300000)")
+    # Several times what fits into the buffers of a connection: the server cannot have sent all of it.
+    log.sql("INSERT INTO t (id, v) SELECT n, repeat('x', 400) FROM generate_series(10000, 110000) n")
     with (
         log.source.session() as session,
         closing(peek_split(log.source, session, SLOT, PUBLICATION, parts, server=140000)) as found,
     ):
         next(found)
-        until(lambda: copies(log, "AND active_pid IS NOT NULL") == 1)
+        # Before that, the server would only have refused the copy.
+        until(lambda: copies(log, f"AND active_pid IN ({PEEKING})") == 1)
         log.sql("SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE temporary")
         with pytest.raises(UnavailableError):
             list(found)
